@@ -1,0 +1,192 @@
+"""Ray Data ingest: the plan's items -> decoded, augmented uint8 rows in CPU tasks -> a worker's `tf.data`.
+
+Each worker runs one pipeline over its own part of the plan: a task reads one chunk of one row group, decodes, augments
+and fits it; blocks come back in order (`preserve_order`), a bounded number ahead. Augmentation is seeded with the row's
+place in the plan, so the pixels of step k are the same after a restart and for any number of workers.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+import tensorflow as tf
+
+from cluster.plan import CHUNK_ROWS, Item, Plan, cut_chunks
+from cluster.session import configure_data
+from cluster.shards import Manifest, read_row_group
+from textscanner import schema
+from textscanner.config import Config
+from textscanner.images import augment, decode, fit
+from textscanner.step import batch_signature
+
+Rows = dict[str, np.ndarray]
+
+# Items per Ray Data execution: bounds the driver-side bookkeeping of very long runs.
+ITEMS_PER_EXECUTION = 2048
+# Row ids: the data set's index above, its row number below.
+DATASET_SHIFT = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class ChunkReader:
+    """The CPU task: an item of the plan in, rows that the network takes out. Pure but for reading."""
+
+    config: Config
+    uris: tuple[str, ...]
+    augment: bool
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> Rows:
+        (item,) = batch["item"]
+        return self.read(item)
+
+    def read(self, item: Item) -> Rows:
+        """The item's rows, in its order. `text` rides along for evaluation."""
+        chunk = item.chunk
+        table = read_row_group(self.uris[item.dataset], chunk.shard, chunk.row_group)
+        records = schema.from_table(table.slice(chunk.start, len(chunk)))
+        order = item.rows() if self.augment else np.arange(len(chunk))
+        rows = [self._row(records[i], item, chunk.first_row + int(i)) for i in order]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _row(self, record: schema.WordRecord, item: Item, number: int) -> dict[str, Any]:
+        model = self.config.model
+        row: dict[str, Any] = {
+            "image": np.zeros((model.height_px, model.width_px, 3), np.uint8),
+            "quads": np.zeros((model.max_length, 4, 2), np.float32),
+            "ids": np.zeros(model.max_length, np.int32),
+            "length": np.int32(0),
+            "has_boxes": np.float32(0),
+            "row_id": np.int64((item.dataset << DATASET_SHIFT) + number),
+            "text": record.text,
+        }
+        try:
+            pixels = decode(record.image, record.source)
+        except ValueError:
+            return row  # length 0: counted as unused, trained on by nobody
+        quads = record.quads
+        if self.augment and self.config.data.augment:
+            pixels, quads = augment(
+                pixels, quads, np.random.default_rng((self.config.train.seed, item.dataset, item.epoch, number))
+            )
+        row["image"], how = fit(pixels, model)
+        ids = self.config.charset.encode(record.text)
+        if 0 < len(ids) <= model.max_length:
+            row["ids"][: len(ids)] = ids
+            row["length"] = np.int32(len(ids))
+            if quads is not None and len(quads) == len(ids):
+                row["quads"][: len(ids)] = quads * (how.scale_x, how.scale_y)
+                row["has_boxes"] = np.float32(1)
+        return row
+
+
+def stream_items(reader: ChunkReader, items: Iterator[Item], cpus: float) -> Iterator[Rows]:
+    """The rows of each item, in the order of the items, read ahead by Ray Data tasks of `cpus` CPUs each."""
+    configure_data()
+    while leg := list(itertools.islice(items, ITEMS_PER_EXECUTION)):
+        # pandas-free: an object column of one item per block, one task per block, one block out.
+        rows = [{"item": item, "at": at} for at, item in enumerate(leg)]
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            _ReadBlock(reader), batch_size=None, batch_format="numpy", num_cpus=cpus, zero_copy_batch=True
+        )
+        expected = 0
+        for block in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
+            for at, part in _split_by_item(block):
+                assert at == expected, f"Ray Data returned item {at}, expected {expected}"
+                expected += 1
+                yield part
+        assert expected == len(leg), f"Ray Data returned {expected} of {len(leg)} items"
+
+
+@dataclasses.dataclass(frozen=True)
+class _ReadBlock:
+    reader: ChunkReader
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> Rows:
+        parts = []
+        for item, at in zip(batch["item"], batch["at"], strict=True):
+            rows = self.reader.read(item)
+            parts.append(rows | {"at": np.full(len(rows["length"]), at)})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _split_by_item(block: Rows) -> Iterator[tuple[int, Rows]]:
+    starts = np.flatnonzero(np.diff(block["at"], prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], len(block["at"])], strict=True):
+        yield int(block["at"][start]), {k: v[start:stop] for k, v in block.items() if k != "at"}
+
+
+def worker_batches(
+    config: Config, plan: Plan, worker: int, num_workers: int, start_step: int, steps: int
+) -> Iterator[Rows]:
+    """A worker's batches, rows in the plan's order; `steps` of them."""
+    reader = ChunkReader(config, config.data.train, augment=True)
+
+    def plans() -> Iterator[Any]:
+        return itertools.islice(plan.steps(worker, num_workers, start_step), steps)
+
+    fetched = stream_items(reader, (item for step in plans() for item in step.items), config.data.task_cpus)
+    queues: dict[tuple[int, int], collections.deque] = collections.defaultdict(collections.deque)
+    for step in plans():
+        for item in step.items:
+            part = next(fetched)
+            queues[item.stream, item.dataset].extend((part, i) for i in range(len(part["length"])))
+        taken = [queues[slot].popleft() for slot in step.slots]
+        yield {name: np.stack([part[name][i] for part, i in taken]) for name in taken[0][0] if name != "text"}
+
+
+class Feed:
+    """A worker's distributed batches, without end, prefetched by `tf.data`; errors of the pipeline come out as they were."""
+
+    def __init__(self, config: Config, batches: Iterator[Rows], strategy: tf.distribute.Strategy) -> None:
+        self._batches = batches
+        self._error: BaseException | None = None
+        replicas = config.train.replicas_per_worker
+        signature = batch_signature(config, config.train.replica_batch)
+
+        def replica_batches() -> Iterator[Rows]:
+            try:
+                for batch in batches:
+                    for i in range(replicas):
+                        yield {name: np.split(batch[name], replicas)[i] for name in signature}
+            except Exception as error:
+                self._error = error
+                raise
+
+        def dataset(_: tf.distribute.InputContext) -> tf.data.Dataset:
+            rows = tf.data.Dataset.from_generator(replica_batches, output_signature=signature)
+            # Infinite on paper: else every step asks all workers whether there is a next one.
+            endless = rows.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+            return endless.prefetch(config.data.prefetch_batches * replicas)
+
+        self._iterator = iter(strategy.distribute_datasets_from_function(dataset))
+
+    def __iter__(self) -> Feed:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._iterator)
+        except tf.errors.OpError:
+            if self._error is not None:
+                raise self._error from None
+            raise
+
+
+def evaluation_rows(
+    config: Config, uris: Sequence[str], manifests: Sequence[Manifest], worker: int, num_workers: int
+) -> Iterator[tuple[int, Rows]]:
+    """This worker's share of whole data sets, every row exactly once over the workers: (data set, rows)."""
+    items = [
+        Item(0, d, 0, chunk, 0, ())
+        for d, manifest in enumerate(manifests)
+        for chunk in cut_chunks(manifest, CHUNK_ROWS // 4)
+    ][worker::num_workers]
+    reader = ChunkReader(config, tuple(uris), augment=False)
+    for item, rows in zip(items, stream_items(reader, iter(items), config.data.task_cpus), strict=True):
+        yield item.dataset, rows

@@ -1,0 +1,76 @@
+"""What a run writes down as it goes: metrics.jsonl and TensorBoard, in the run's folder.
+
+Rank 0 only. On resuming, lines past the restored step are dropped: the run takes those steps again. With a bucket the
+files are written to a local scratch folder and copied at each flush, because objects cannot be appended to.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import tempfile
+import time
+
+import numpy as np
+import pyarrow.fs
+import tensorflow as tf
+
+from cluster.storage import open_uri
+
+METRICS_NAME = "metrics.jsonl"
+TENSORBOARD_NAME = "tensorboard"
+
+
+class Journal:
+    """Scalars and pictures of a run, from step `start_step` on."""
+
+    def __init__(self, run_root: str, start_step: int) -> None:
+        self._remote = open_uri(run_root)
+        local = isinstance(self._remote.filesystem, pyarrow.fs.LocalFileSystem)
+        self._folder = pathlib.Path(self._remote.path if local else tempfile.mkdtemp(prefix="journal-"))
+        self._mirrored = not local
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._metrics = self._folder / METRICS_NAME
+        self._metrics.write_text("".join(f"{line}\n" for line in self._earlier(start_step)))
+        self._writer = tf.summary.create_file_writer(str(self._folder / TENSORBOARD_NAME))
+        self._begin_s = time.time()
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """A line in metrics.jsonl, and a point per value in TensorBoard."""
+        line = {"step": step, "time_s": round(time.time() - self._begin_s, 1), **values}
+        with self._metrics.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        with self._writer.as_default(step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+
+    def picture(self, step: int, image: np.ndarray) -> None:
+        """An RGB picture, uint8 [H, W, 3], in TensorBoard and as pictures/step_*.png."""
+        with self._writer.as_default(step):
+            tf.summary.image("validation words", image[None])
+        path = self._folder / "pictures" / f"step_{step:08d}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(tf.io.encode_png(image).numpy())
+
+    def flush(self) -> None:
+        """Everything so far is in the run's folder when this returns."""
+        self._writer.flush()
+        if self._mirrored:
+            pyarrow.fs.copy_files(
+                str(self._folder),
+                self._remote.path,
+                source_filesystem=pyarrow.fs.LocalFileSystem(),
+                destination_filesystem=self._remote.filesystem,
+            )
+
+    def close(self) -> None:
+        """Flushes and ends."""
+        self.flush()
+        self._writer.close()
+
+    def _earlier(self, start_step: int) -> list[str]:
+        location = self._remote.join(METRICS_NAME)
+        if start_step == 0 or not location.exists():
+            return []
+        lines = location.read_bytes().decode().splitlines()
+        return [line for line in lines if json.loads(line)["step"] <= start_step]

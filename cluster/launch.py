@@ -1,0 +1,178 @@
+"""`train_run(config)`: a distributed training run from a config, the only way in for jobs, sweeps and tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+
+from cluster.logs import load_tensorflow
+from cluster.progress import Board, Display
+from cluster.session import local_session
+from cluster.shards import read_manifest
+from cluster.storage import RunLayout, open_uri
+from textscanner.config import Config, difference
+
+
+class RunError(RuntimeError):
+    """A run that ended without reaching its last step; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+      checkpoint: URI of the best checkpoint by `train.best_metric`.
+      last: URI of the last one.
+      metrics: of the best checkpoint.
+      run_root: URI of the run's folder.
+    """
+
+    checkpoint: str
+    last: str
+    metrics: dict[str, float]
+    run_root: str
+
+
+def describe(config: Config) -> list[str]:
+    """The batch arithmetic of a run, a line each; reads the manifests.
+
+    Raises:
+      ValueError: a data set is missing, or the config names none.
+    """
+    if not config.data.train:
+        raise ValueError("data.train is empty: name at least one prepared data set (--train URI)")
+    train, model = config.train, config.model
+    rows = {uri: read_manifest(uri).num_rows for uri in (*config.data.train, *config.data.val)}
+    total = sum(rows[uri] for uri in config.data.train)
+    lines = [f"train   {uri}: {rows[uri]:,} words" for uri in config.data.train]
+    lines += [f"val     {uri}: {rows[uri]:,} words" for uri in config.data.val]
+    device = f"{train.gpus_per_worker} GPU" if train.gpus_per_worker else "CPU"
+    lines.append(
+        f"batch   {train.workers} workers x {train.replicas_per_worker} replicas ({device}) x {train.replica_batch} "
+        f"images = {train.global_batch} a step, from {config.data.num_streams} streams"
+    )
+    epochs = train.num_steps * train.global_batch / total
+    lines.append(f"steps   {train.num_steps:,} = {train.num_steps * train.global_batch:,} images = {epochs:.2f} epochs")
+    lines.append(
+        f"model   {config.preset}, {model.height_px}x{model.width_px} px, maps {model.map_height}x{model.map_width}, "
+        f"{config.charset.num_classes} classes, words up to {model.max_length} characters"
+    )
+    return lines
+
+
+def train_run(config: Config, storage_uri: str, name: str) -> RunResult:
+    """Trains `config` in `storage_uri/name`, resuming what is there.
+
+    Raises:
+      ValueError: the name holds a run of another config, or the data is missing.
+      RunError: the run failed more often than `train.max_failures`.
+    """
+    load_tensorflow()
+    from ray.train.tensorflow import TensorflowTrainer  # imports TensorFlow
+
+    describe(config)
+    layout = RunLayout(storage_uri, name)
+    _claim(layout, config)
+    root = open_uri(layout.root)
+    with local_session(_cpus_wanted(config)):
+        _check_room(config)
+        board = Board.remote()
+        trainer = TensorflowTrainer(
+            _entry,
+            train_loop_config={"config": config.to_dict(), "run_root": layout.root, "board": board},
+            scaling_config=_scaling(config),
+            run_config=RunConfig(
+                name=name,
+                storage_path=open_uri(storage_uri).path,
+                storage_filesystem=root.filesystem,
+                failure_config=FailureConfig(max_failures=config.train.max_failures),
+                checkpoint_config=CheckpointConfig(
+                    num_to_keep=config.train.keep_checkpoints,
+                    checkpoint_score_attribute=config.train.best_metric,
+                    checkpoint_score_order="max",
+                ),
+            ),
+        )
+        try:
+            with Display(board, config.train.num_steps):
+                result = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise RunError(_reason(error)) from error
+    return _result(result, config, layout)
+
+
+def _entry(settings: dict[str, Any]) -> None:
+    """The loop is imported in the worker only: the driver needs neither the network nor its memory."""
+    from cluster.worker import train_worker
+
+    train_worker(settings)
+
+
+def _scaling(config: Config) -> ScalingConfig:
+    train = config.train
+    resources: dict[str, float] = {"CPU": train.cpus_per_worker}
+    if train.gpus_per_worker:
+        resources["GPU"] = train.gpus_per_worker
+    return ScalingConfig(
+        num_workers=train.workers, use_gpu=train.gpus_per_worker > 0, resources_per_worker=resources
+    )
+
+
+def _cpus_wanted(config: Config) -> int:
+    """CPUs of a cluster on one machine. There they are only a count: enough for the workers and two reading tasks."""
+    wanted = config.train.workers * config.train.cpus_per_worker + 2 * config.data.task_cpus
+    return max(os.cpu_count() or 1, math.ceil(wanted))
+
+
+def _check_room(config: Config) -> None:
+    cpus = ray.cluster_resources().get("CPU", 0.0)
+    workers = config.train.workers * config.train.cpus_per_worker
+    if workers + config.data.task_cpus > cpus:
+        raise ValueError(
+            f"train.workers x train.cpus_per_worker is {workers:g}, which leaves no data.task_cpus "
+            f"({config.data.task_cpus:g}) of the cluster's {cpus:g} CPUs for reading: lower one of them, or add CPU nodes"
+        )
+
+
+def _claim(layout: RunLayout, config: Config) -> None:
+    """Writes the config into a new run's folder; refuses a folder that holds another."""
+    location = open_uri(layout.config)
+    if not location.exists():
+        location.write_bytes(json.dumps(config.to_dict(), indent=2).encode())
+        return
+    changed = difference(Config.from_dict(json.loads(location.read_bytes())), config)
+    if changed:
+        raise ValueError(
+            f"{layout.root} holds a run with another config; give another --name, or the old values. Changed:\n  "
+            + "\n  ".join(changed)
+        )
+
+
+def _reason(error: ray.train.TrainingFailedError) -> str:
+    failures = getattr(error, "worker_failures", {}) or {}
+    told = [f"rank {rank}: {str(failure).strip().splitlines()[-1]}" for rank, failure in sorted(failures.items())]
+    return "; ".join(told) or str(error).strip().splitlines()[-1]
+
+
+def _result(result: ray.train.Result, config: Config, layout: RunLayout) -> RunResult:
+    metric = config.train.best_metric
+    ranked = [(m.get(metric, -1.0), m["step"], c, m) for c, m in result.best_checkpoints]
+    if not ranked:
+        raise RunError(f"{layout.root} holds no checkpoint")
+    best = max(ranked, key=lambda entry: entry[:2])
+    last = max(ranked, key=lambda entry: entry[1])
+    metrics = {k: float(v) for k, v in best[3].items() if isinstance(v, (int, float))}
+    return RunResult(_uri(best[2]), _uri(last[2]), metrics, layout.root)
+
+
+def _uri(checkpoint: ray.train.Checkpoint) -> str:
+    kind = checkpoint.filesystem.type_name
+    return checkpoint.path if kind == "local" else f"{kind}://{checkpoint.path}"

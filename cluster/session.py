@@ -1,0 +1,47 @@
+"""Joining a Ray cluster, or starting one on this machine for as long as it is needed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+import ray.data
+
+
+@contextmanager
+def local_session(num_cpus: int | None = None) -> Iterator[None]:
+    """The cluster that this process is connected to or was submitted to; else one on this machine, for the block.
+
+    Args:
+      num_cpus: CPUs of a cluster of our own; all cores by default.
+    """
+    ours = not ray.is_initialized()
+    if ours:
+        if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"):
+            ray.init(log_to_driver=False, logging_level="ERROR")
+        else:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus or os.cpu_count(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+    configure_data()
+    try:
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def configure_data() -> None:
+    """Ray Data in this process: blocks in order, so that results are deterministic, and no output of its own."""
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # Ray Data resets its level when it is imported

@@ -1,0 +1,199 @@
+"""The one file that joins Ray Train and the training loop: what each worker process runs.
+
+Every rank takes the same steps and reports equally often; rank 0 also writes checkpoints, the journal and the pictures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import ray.train
+import tensorflow as tf
+
+from cluster.dataset import Feed, evaluation_rows, worker_batches
+from cluster.journal import Journal
+from cluster.plan import Plan
+from cluster.shards import Manifest, read_manifest, read_records
+from cluster.strategy import make_strategy, sum_over_workers
+from textscanner import checkpoint
+from textscanner.calibration import Calibration
+from textscanner.config import Config
+from textscanner.decode import DEFAULT_THRESHOLD
+from textscanner.images import decode
+from textscanner.loop import Pause, training_loop
+from textscanner.pictures import validation_picture
+from textscanner.reader import READ_BATCH, Reader
+from textscanner.step import TrainingState, create_state, make_train_step
+
+PICTURE_WORDS = 9
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerSettings:
+    """What the driver hands to each worker.
+
+    Attributes:
+      config: the run, as a dict.
+      run_root: URI of the run's folder.
+      board: actor handle of the driver's progress board.
+    """
+
+    config: dict[str, Any]
+    run_root: str
+    board: Any
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """Trains. The order of resuming is fixed, and a test holds it:
+
+    1. strategy, before any other TensorFlow operation
+    2. model and optimizer, fresh, the same on every rank
+    3. the newest checkpoint into both, on every rank
+    4. the data's plan, entered at the restored step
+    5. the first step
+    """
+    given = WorkerSettings(**settings)
+    config = Config.from_dict(given.config)
+    context = ray.train.get_context()
+    strategy = make_strategy(_with_threads(config, context.get_local_world_size()))
+    state = create_state(config, strategy)
+    saved = _restore(state)
+    plan = training_plan(config)
+    rank, world = context.get_world_rank(), context.get_world_size()
+    worker = _Worker(state, given, rank, world, saved)
+    steps = config.train.num_steps - saved.step
+    feed = Feed(config, worker_batches(config, plan, rank, world, saved.step, steps), strategy)
+    for pause in training_loop(make_train_step(state), feed, saved.step, config.train):
+        worker.act(pause)
+    worker.close()
+
+
+def training_plan(config: Config) -> Plan:
+    """The order of the config's training data."""
+    manifests = [read_manifest(uri) for uri in config.data.train]
+    return Plan(
+        manifests, config.data.weights, config.train.seed, config.data.num_streams, config.train.global_batch
+    )
+
+
+def _with_threads(config: Config, local_world_size: int) -> Any:
+    """The train config with its threads filled in: on CPUs, the node's cores shared by its workers."""
+    train = config.train
+    if train.threads_per_worker or train.gpus_per_worker:
+        return train
+    return dataclasses.replace(train, threads_per_worker=max(1, (os.cpu_count() or 1) // local_world_size))
+
+
+def _restore(state: TrainingState) -> checkpoint.Saved:
+    newest = ray.train.get_checkpoint()
+    if newest is None:
+        return checkpoint.Saved(0, DEFAULT_THRESHOLD, {})
+    with newest.as_directory() as folder:
+        return checkpoint.restore(folder, state)
+
+
+class _Worker:
+    """Acts on the loop's pauses."""
+
+    def __init__(
+        self, state: TrainingState, settings: WorkerSettings, rank: int, world: int, saved: checkpoint.Saved
+    ) -> None:
+        self._state, self._config = state, state.config
+        self._rank, self._world = rank, world
+        self._board = settings.board
+        self._saved = saved
+        self._reader = Reader(self._config, state.serving, saved.step, saved.metrics, saved.threshold)
+        self._manifests: list[Manifest] = [read_manifest(uri) for uri in self._config.data.val]
+        self._journal = Journal(settings.run_root, saved.step) if rank == 0 else None
+        if rank == 0 and saved.step:
+            self._say(f"resumed at step {saved.step}")
+
+    def act(self, pause: Pause) -> None:
+        """Everything that is due, validation before saving so that the checkpoint carries its figures."""
+        if pause.metrics is not None and self._journal:
+            rate = float(self._state.optimizer.learning_rate.numpy())
+            logged = {f"train/{k}": v for k, v in pause.metrics.items()} | {"train/learning_rate": rate}
+            self._journal.scalars(pause.step, logged)
+            progress = pause.metrics | {"step": pause.step, "global_batch": self._config.train.global_batch}
+            self._board.post.remote(progress)
+        if pause.validate or pause.save or pause.picture:
+            self._state.refresh_serving()
+        validated = {}
+        if pause.validate and self._manifests:
+            validated = self._validate(pause.step)
+        if pause.picture and self._journal and self._manifests:
+            self._journal.picture(pause.step, self._draw())
+        if pause.save:
+            self._save(pause.step, validated)
+
+    def close(self) -> None:
+        """Writes out what is buffered."""
+        if self._journal:
+            self._journal.close()
+
+    def _validate(self, step: int) -> dict[str, float]:
+        """Scores whole validation sets over all workers and calibrates the threshold on them."""
+        names = dataset_names(self._config.data.val)
+        calibration = Calibration(len(names))
+        shares = evaluation_rows(self._config, self._config.data.val, self._manifests, self._rank, self._world)
+        for dataset, rows in shares:
+            for start in range(0, len(rows["length"]), READ_BATCH):
+                part = slice(start, start + READ_BATCH)
+                decoded = self._reader.decode_batch(rows["image"][part])
+                calibration.add(dataset, rows["text"][part].tolist(), decoded, self._config.charset)
+        total = sum_over_workers(self._state.strategy, tf.constant(calibration.as_vector()))
+        merged = calibration.with_vector(np.asarray(total))
+        threshold, metrics = merged.best(names)
+        self._saved = checkpoint.Saved(step, threshold, metrics)
+        self._reader.threshold = threshold
+        if self._journal:
+            self._journal.scalars(step, metrics)
+            sets = "  ".join(f"{name} {metrics[f'val/{name}/word_accuracy']:.1%}" for name in names)
+            self._say(f"step {step}: word accuracy {metrics['val/word_accuracy']:.1%}  ({sets})")
+        return metrics
+
+    def _draw(self) -> np.ndarray:
+        records = list(_first_records(self._config.data.val, PICTURE_WORDS))
+        images = [decode(record.image, record.source) for record in records]
+        texts = [record.text for record in records]
+        return validation_picture(self._reader.maps(images), texts, self._reader.read(images), self._config.charset)
+
+    def _save(self, step: int, validated: dict[str, float]) -> None:
+        """A barrier: every rank reports; rank 0's folder is the checkpoint."""
+        self._saved = dataclasses.replace(self._saved, step=step)
+        # Ray ranks checkpoints by these; one without a validation of its own must not inherit another's rank.
+        metrics = {"step": step, self._config.train.best_metric: -1.0} | validated
+        if self._rank != 0:
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint.save(folder, self._state, self._saved)
+            assert self._journal
+            self._journal.flush()
+            ray.train.report(
+                metrics,
+                checkpoint=ray.train.Checkpoint.from_directory(folder),
+                checkpoint_dir_name=f"step_{step:08d}",
+            )
+
+    def _say(self, sentence: str) -> None:
+        self._board.say.remote(sentence)
+
+
+def dataset_names(uris: tuple[str, ...]) -> list[str]:
+    """A short unique name per data set: the last part of its URI, numbered where it repeats."""
+    names = [pathlib.PurePosixPath(uri).name or "set" for uri in uris]
+    return [n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names)]
+
+
+def _first_records(uris: tuple[str, ...], count: int) -> Iterator[Any]:
+    """The first records of each set in turn, `count` in all."""
+    share = -(-count // len(uris))
+    taken = (record for uri in uris for _, record in zip(range(share), read_records(uri), strict=False))
+    return (record for _, record in zip(range(count), taken, strict=False))

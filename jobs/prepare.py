@@ -1,0 +1,56 @@
+"""`python -m jobs.prepare`: turns labelled images into a data set that can be trained on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from jobs.command import user_mistakes
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.prepare",
+        description="Turns a folder or zip with labels.jsonl, labels.tsv or labels.csv into Parquet shards and a manifest. "
+        "Rows that cannot be used are counted by reason and listed in rejects.jsonl.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("source", metavar="SOURCE", help="folder or zip")
+    parser.add_argument("--out", required=True, metavar="URI", help="folder or s3:// prefix of the new data set")
+    parser.add_argument("--format", choices=("auto", "labels"), default="auto", help="auto looks for a label file")
+    parser.add_argument("--split", metavar="NAME", help="only rows of this split (labels.jsonl)")
+    parser.add_argument("--charset-file", metavar="FILE", help="characters to read; 0-9a-z, case-insensitive, if not given")
+    parser.add_argument("--max-length", type=int, default=30, metavar="N", help="longer labels are set aside")
+    parser.add_argument(
+        "--unknown",
+        choices=("keep", "reject"),
+        default="keep",
+        help="labels with characters outside the charset: keep them (trained as 'unknown', not scored) or set them aside",
+    )
+    parser.add_argument("--max-reject-share", type=float, default=0.5, metavar="X", help="more rejects end the job")
+    parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
+    return parser
+
+
+@user_mistakes
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepares; returns the exit code."""
+    args = _parser().parse_args(argv)
+    from cluster.preparation import REJECTS_NAME, PrepareSettings, prepare_dataset
+    from textscanner.charset import ALPHANUMERIC, load_charset
+
+    charset = load_charset(args.charset_file) if args.charset_file else ALPHANUMERIC
+    settings = PrepareSettings(charset, args.split, args.max_length, args.unknown, args.max_reject_share)
+    manifest = prepare_dataset(args.source, args.out, settings, args.overwrite)
+    with_quads = sum(shard.num_with_quads for shard in manifest.shards)
+    print(f"{manifest.num_rows:,} words ({with_quads:,} with character quads): {args.out}")
+    if manifest.set_aside:
+        told = ", ".join(f"{reason} {count}" for reason, count in manifest.set_aside.items())
+        print(f"{sum(manifest.set_aside.values()):,} rows set aside: {told}; listed in {args.out}/{REJECTS_NAME}")
+    print(f"next: python -m jobs.train small --train {args.out} --val URI --storage runs --name NAME")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""`python -m jobs.render`: draws words into a data set that can be trained on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from jobs.command import user_mistakes
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.render",
+        description="Draws words with the exact quad of every character and writes them as a data set.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--out", required=True, metavar="URI", help="folder or s3:// prefix of the new data set")
+    parser.add_argument("--num-words", type=int, required=True, metavar="N", help="how many words")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed and fonts, same bytes")
+    parser.add_argument("--height-px", type=int, default=64, metavar="H", help="height of the images")
+    parser.add_argument("--difficulty", choices=("easy", "real"), default="real", help="clean print, or the street")
+    parser.add_argument("--split", choices=("train", "heldout", "all"), default="train", help="of words and of fonts")
+    parser.add_argument("--fonts", nargs="*", default=[], metavar="DIR", help="further folders with .ttf or .otf files")
+    parser.add_argument("--words", metavar="FILE", help="a text file with a word a line, instead of the dictionary")
+    parser.add_argument("--num-cpus", type=int, metavar="K", help="processes; all cores if not given")
+    parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
+    return parser
+
+
+@user_mistakes
+def main(argv: Sequence[str] | None = None) -> int:
+    """Renders; returns the exit code."""
+    args = _parser().parse_args(argv)
+    from cluster.rendering import render_dataset
+    from textscanner.render.draw import RenderSettings
+    from textscanner.render.fonts import find_fonts, select
+
+    fonts = select(find_fonts(args.fonts), args.split)
+    settings = RenderSettings(args.seed, fonts, args.height_px, args.difficulty, args.split, args.words)
+    manifest = render_dataset(settings, args.out, args.num_words, args.num_cpus, args.overwrite)
+    megabytes = sum(shard.num_bytes for shard in manifest.shards) / 1e6
+    print(
+        f"{manifest.num_rows:,} words in {len(settings.families)} font families, {megabytes:.0f} MB: {args.out}\n"
+        f"next: python -m jobs.train small --train {args.out} --val URI --storage runs --name NAME"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""TextScanner: reads characters in order from two-dimensional maps (Wan et al., AAAI 2020).
+
+`textscanner.load(path)` opens a checkpoint folder; the reader that it returns reads word images. Importing this package
+does not import TensorFlow: that happens on the first `load`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from textscanner.reader import Reader
+
+__version__ = "0.1.0"
+
+
+def load(path: str) -> Reader:
+    """The reader of a checkpoint folder.
+
+    Raises:
+      ValueError: `path` is not a checkpoint.
+    """
+    from textscanner.checkpoint import load as load_checkpoint
+
+    return load_checkpoint(path)

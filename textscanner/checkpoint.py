@@ -1,0 +1,165 @@
+"""A checkpoint is a folder: everything to read with it, and everything to go on training from it.
+
+    config.json            the whole config, charset included
+    state.json             step, threshold, metrics, data position, versions; written last
+    weights.safetensors    the weights that were validated (the moving average if the run keeps one)
+    training.safetensors   the live weights, the optimizer's variables
+
+safetensors holds plain arrays (no code is run on loading) and is checked for size and dtype. Under a strategy every
+worker holds identical values, so rank 0's copy is the checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import safetensors
+import safetensors.numpy
+import tensorflow as tf
+
+from textscanner.config import Config
+from textscanner.model import build_model
+from textscanner.reader import Reader
+from textscanner.step import TrainingState
+
+CONFIG_NAME = "config.json"
+STATE_NAME = "state.json"
+WEIGHTS_NAME = "weights.safetensors"
+TRAINING_NAME = "training.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """What stands beside the arrays.
+
+    Attributes:
+      step: training steps done; the data's plan is entered there.
+      threshold: of the decoder, calibrated on validation words.
+      metrics: of the last validation before saving.
+    """
+
+    step: int
+    threshold: float
+    metrics: dict[str, float]
+
+
+def save(folder: str | pathlib.Path, state: TrainingState, saved: Saved) -> None:
+    """Writes the checkpoint of a training state into an existing or new folder. `state.serving` must be fresh."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / WEIGHTS_NAME, _model_arrays(state.serving))
+    _write(folder / TRAINING_NAME, _training_arrays(state))
+    (folder / CONFIG_NAME).write_text(json.dumps(state.config.to_dict(), indent=2))
+    record = dataclasses.asdict(saved) | {"versions": {"tensorflow": tf.__version__, "keras": keras.__version__}}
+    (folder / STATE_NAME).write_text(json.dumps(record, indent=2))
+
+
+def load(path: str | pathlib.Path) -> Reader:
+    """The reader of a checkpoint folder; needs neither Ray nor a cluster.
+
+    Raises:
+      ValueError: the folder is no checkpoint, or its files do not belong together.
+    """
+    folder = pathlib.Path(path)
+    saved, config = read_saved(folder), read_config(folder)
+    # The weights come from the file: do not fetch ImageNet's first.
+    bare = dataclasses.replace(config, model=dataclasses.replace(config.model, imagenet_weights="none"))
+    model = build_model(bare)
+    _assign(_named(model.weights), _read(folder / WEIGHTS_NAME), folder / WEIGHTS_NAME)
+    return Reader(config, model, saved.step, saved.metrics, saved.threshold)
+
+
+def restore(folder: str | pathlib.Path, state: TrainingState) -> Saved:
+    """Puts a checkpoint into a training state: weights, optimizer, step. Every worker calls it.
+
+    Raises:
+      ValueError: as `load`, or the checkpoint is of another network.
+    """
+    folder = pathlib.Path(folder)
+    saved = read_saved(folder)
+    _assign(_training_variables(state), _read(folder / TRAINING_NAME), folder / TRAINING_NAME)
+    state.refresh_serving()
+    if state.step != saved.step:
+        raise ValueError(f"{folder}: the optimizer stands at step {state.step}, {STATE_NAME} says {saved.step}")
+    return saved
+
+
+def read_saved(folder: pathlib.Path) -> Saved:
+    """`state.json` of a checkpoint.
+
+    Raises:
+      ValueError: there is none, or it cannot be read.
+    """
+    record = _read_json(folder, STATE_NAME)
+    return Saved(int(record["step"]), float(record["threshold"]), dict(record["metrics"]))
+
+
+def read_config(folder: pathlib.Path) -> Config:
+    """The config of a checkpoint.
+
+    Raises:
+      ValueError: there is none, or it is not valid.
+    """
+    return Config.from_dict(_read_json(folder, CONFIG_NAME))
+
+
+def _read_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
+    try:
+        return json.loads((folder / name).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{folder} is not a checkpoint ({name}: {error.__class__.__name__}); "
+            f"wanted a folder with {CONFIG_NAME}, {STATE_NAME} and {WEIGHTS_NAME}"
+        ) from None
+
+
+def _named(variables: list) -> dict[str, Any]:
+    named = {v.path: v for v in variables}
+    assert len(named) == len(variables), "layer names repeat"
+    return named
+
+
+def _model_arrays(model: keras.Model) -> dict[str, np.ndarray]:
+    return {path: v.numpy() for path, v in _named(model.weights).items()}
+
+
+def _training_variables(state: TrainingState) -> dict[str, Any]:
+    """Model and optimizer variables by name; the optimizer's are numbered, Keras does not promise unique paths."""
+    named = {f"model/{path}": v for path, v in _named(state.model.weights).items()}
+    kept = [v for v in state.optimizer.variables if v is not state.optimizer._learning_rate]
+    return named | {f"optimizer/{i:04d}/{v.path}": v for i, v in enumerate(kept)}
+
+
+def _training_arrays(state: TrainingState) -> dict[str, np.ndarray]:
+    return {name: np.asarray(v.numpy()) for name, v in _training_variables(state).items()}
+
+
+def _write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    # safetensors wants arrays of its own memory order; 0-d counters stay 0-d.
+    safetensors.numpy.save_file({name: np.array(a, order="C") for name, a in arrays.items()}, path)
+
+
+def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read: {error}; the checkpoint is broken, take another") from None
+
+
+def _assign(variables: Mapping[str, Any], arrays: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
+    missing, extra = sorted(variables.keys() - arrays.keys()), sorted(arrays.keys() - variables.keys())
+    if missing or extra:
+        raise ValueError(
+            f"{path} holds another network or optimizer: missing {missing[:3]}, not wanted {extra[:3]} "
+            f"({len(missing)} and {len(extra)} in all)"
+        )
+    for name, variable in variables.items():
+        if tuple(variable.shape) != arrays[name].shape:
+            raise ValueError(f"{path}: {name} has shape {arrays[name].shape}, wanted {tuple(variable.shape)}")
+        variable.assign(arrays[name])

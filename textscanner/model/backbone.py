@@ -1,0 +1,111 @@
+"""Backbones: an image [B, H, W, 3] in 0..255 -> a feature map [B, h, w, F] at the config's map stride.
+
+Both are feature pyramids: lateral 1x1 convolutions to F channels, then from the coarsest level down: enlarge, add,
+smooth (3x3, norm, ReLU). `resnet50` is the paper's choice (section 3.1) with the taps of the spec; `residual` is a
+narrow pre-set of basic blocks for CPUs.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import keras
+
+from textscanner.config import ModelConfig
+from textscanner.model.layers import conv, conv_norm, upsample
+
+RESNET_TAPS = ("conv1_relu", "conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out")
+# Keras' ResNet-50 was trained on BGR with these means subtracted ("caffe" preprocessing), variance 1.
+IMAGENET_MEAN_RGB = (123.68, 116.779, 103.939)
+
+
+def features(image, model: ModelConfig):  # noqa: ANN001, ANN201
+    """The feature map [B, h, w, F] of images [B, H, W, 3], RGB in 0..255."""
+    if model.backbone == "resnet50":
+        levels, strides = _resnet50_levels(image, model)
+    else:
+        levels, strides = _residual_levels(image, model)
+    wanted = (model.map_stride_y, model.map_stride_x)
+    finest = max(i for i, stride in enumerate(strides) if stride == wanted)
+    return _pyramid(levels[finest:], strides[finest:], model)
+
+
+def _pyramid(levels: list, strides: list[tuple[int, int]], model: ModelConfig):  # noqa: ANN202
+    width = model.feature_channels
+    x = conv(levels[-1], width, f"lateral{len(levels) - 1}", 1, bias=True)
+    for i in range(len(levels) - 2, -1, -1):
+        factor = (strides[i + 1][0] // strides[i][0], strides[i + 1][1] // strides[i][1])
+        x = upsample(x, factor, f"pyramid{i}_up")
+        x = keras.layers.Add(name=f"pyramid{i}_add")([x, conv(levels[i], width, f"lateral{i}", 1, bias=True)])
+        x = conv_norm(x, width, model, f"pyramid{i}")
+    return x
+
+
+def _resnet50_levels(image, model: ModelConfig) -> tuple[list, list[tuple[int, int]]]:  # noqa: ANN001
+    shape = (model.height_px, model.width_px, 3)
+    x = keras.layers.Rescaling(1.0, [-m for m in IMAGENET_MEAN_RGB], name="imagenet_mean")(image)
+    x = _ReverseChannels(name="rgb_to_bgr")(x)
+    net = _resnet50(shape, model.imagenet_weights)
+    taps = keras.Model(net.inputs, [net.get_layer(name).output for name in RESNET_TAPS], name="resnet50")
+    return list(taps(x)), [(2 << i, 2 << i) for i in range(len(RESNET_TAPS))]
+
+
+@keras.saving.register_keras_serializable("textscanner")
+class _ReverseChannels(keras.layers.Layer):
+    def call(self, x):  # noqa: ANN001, ANN202
+        return x[..., ::-1]
+
+
+def _resnet50(shape: tuple[int, int, int], weights: str) -> keras.Model:
+    """Keras' ResNet-50 with its batch norms synchronised.
+
+    Raises:
+      ValueError: the weights cannot be had or do not fit.
+    """
+    plain = keras.applications.ResNet50(include_top=False, weights=None, input_shape=shape)
+    net = keras.models.clone_model(plain, clone_function=_synchronized)
+    if weights == "none":
+        return net
+    try:
+        path = weights
+        if weights == "download":
+            net.set_weights(keras.applications.ResNet50(include_top=False, input_shape=shape).get_weights())
+            return net
+        if not pathlib.Path(path).is_file():
+            raise OSError("no such file")
+        net.load_weights(path)
+    except Exception as error:
+        raise ValueError(
+            f"model.imagenet_weights is {weights!r}: {error}. Give 'none', the path of a Keras ResNet-50 "
+            "weights file (resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5), or 'download' with a network"
+        ) from error
+    return net
+
+
+def _synchronized(layer: keras.layers.Layer) -> keras.layers.Layer:
+    config = layer.get_config()
+    if isinstance(layer, keras.layers.BatchNormalization):
+        config["synchronized"] = True
+    return layer.__class__.from_config(config)
+
+
+def _residual_levels(image, model: ModelConfig) -> tuple[list, list[tuple[int, int]]]:  # noqa: ANN001
+    x = keras.layers.Rescaling(1 / 127.5, -1.0, name="to_unit_range")(image)
+    x = conv_norm(x, model.stem_channels, model, "stem", strides=(2, 2))
+    levels = []
+    for i, (channels, blocks, strides) in enumerate(
+        zip(model.stage_channels, model.stage_blocks, model.stage_strides, strict=True)
+    ):
+        for j in range(blocks):
+            x = _block(x, channels, strides if j == 0 else (1, 1), model, f"stage{i}_block{j}")
+        levels.append(x)
+    return levels, list(model.stage_input_strides)
+
+
+def _block(x, channels: int, strides: tuple[int, int], model: ModelConfig, name: str):  # noqa: ANN001, ANN202
+    shortcut = x
+    if strides != (1, 1) or x.shape[-1] != channels:
+        shortcut = conv_norm(x, channels, model, f"{name}_shortcut", 1, strides, relu=False)
+    y = conv_norm(x, channels, model, f"{name}_a", strides=strides)
+    y = conv_norm(y, channels, model, f"{name}_b", relu=False)
+    return keras.layers.ReLU(name=f"{name}_out")(keras.layers.Add(name=f"{name}_add")([y, shortcut]))

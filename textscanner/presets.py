@@ -1,0 +1,97 @@
+"""Complete configs by name. A preset is a function; variants derive from its value.
+
+`paper` follows the paper (spec section 3), `small` is made for two CPU cores and the edge, `tiny` for tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from textscanner.config import Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TargetConfig, TrainConfig
+
+
+def paper() -> Config:
+    """ResNet-50, 64x256, maps of stride 2, N = 30: 25.4 M parameters."""
+    return Config(
+        preset="paper",
+        data=DataConfig(num_streams=16),
+        train=TrainConfig(num_steps=100_000, global_batch=256, validate_every=5_000, checkpoint_every=1_000),
+    )
+
+
+def small() -> Config:
+    """A narrow residual network on 32x128 with maps of 8x64; how it was chosen is in docs/accuracy.md."""
+    return Config(
+        preset="small",
+        model=ModelConfig(
+            backbone="residual",
+            height_px=32,
+            width_px=128,
+            map_stride_y=4,
+            map_stride_x=2,
+            stem_channels=32,
+            stage_channels=(48, 96, 144, 192),
+            stage_blocks=(1, 2, 2, 1),
+            stage_strides=((2, 1), (1, 1), (2, 2), (2, 2)),
+            feature_channels=72,
+            head_channels=72,
+            order_channels=(24, 48, 64),
+            gru_units=128,
+            max_length=25,
+            normalization="group",
+        ),
+        targets=TargetConfig(sigma="box", class_region="gaussian"),
+        losses=LossConfig(order_weight=1.5, localization_weight=1.0, localization="squared"),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=200, ema_momentum=0.998),
+        train=TrainConfig(num_steps=20_000, global_batch=32),
+    )
+
+
+def tiny() -> Config:
+    """The smallest network that still reads a few words: for tests."""
+    return Config(
+        preset="tiny",
+        model=ModelConfig(
+            backbone="residual",
+            height_px=32,
+            width_px=64,
+            map_stride_y=4,
+            map_stride_x=2,
+            stem_channels=8,
+            stage_channels=(16, 24, 32),
+            stage_blocks=(1, 1, 1),
+            stage_strides=((2, 1), (2, 2), (2, 2)),
+            feature_channels=24,
+            head_channels=24,
+            order_channels=(8, 12, 16),
+            gru_units=16,
+            max_length=8,
+            normalization="batch",
+        ),
+        targets=TargetConfig(sigma="box", class_region="gaussian"),
+        losses=LossConfig(order_weight=1.5, localization_weight=1.0, localization="squared"),
+        optimizer=OptimizerConfig(learning_rate=5e-3, warmup_steps=10),
+        data=DataConfig(num_streams=4),
+        train=TrainConfig(
+            num_steps=40,
+            global_batch=8,
+            log_every=5,
+            validate_every=20,
+            checkpoint_every=20,
+            picture_every=20,
+        ),
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {"paper": paper, "small": small, "tiny": tiny}
+
+
+def preset(name: str) -> Config:
+    """The config of that name.
+
+    Raises:
+      ValueError: no preset has that name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset is {name!r}: there are {', '.join(PRESETS)}")
+    return PRESETS[name]()

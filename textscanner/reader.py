@@ -1,0 +1,132 @@
+"""Reading words: the network, its charset and its threshold behind two calls.
+
+The same object reads for a person (`textscanner.load(path).read(images)`), for evaluation, and inside training for
+validation and pictures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from textscanner.charset import Charset
+from textscanner.config import Config
+from textscanner.decode import DEFAULT_THRESHOLD, Decoded
+from textscanner.images import Fit, fit
+from textscanner.model.assembly import forward
+from textscanner.step import make_read_step
+
+READ_BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadCharacter:
+    """A character as read: its confidence in 0..1 and its centre in pixels of the image given."""
+
+    text: str
+    confidence: float
+    x_px: float
+    y_px: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """A word as read; `confidence` is the product over its characters, 0 for an empty reading."""
+
+    text: str
+    confidence: float
+    characters: tuple[ReadCharacter, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Maps:
+    """What the network saw and drew.
+
+    Attributes:
+      image: uint8 [B, H, W, 3] RGB, the network's input.
+      localization: float32 [B, h, w], Q in 0..1.
+      order: int32 [B, h, w], the likeliest position, 0 background.
+      classes: int32 [B, h, w], the likeliest class id, background left out.
+    """
+
+    image: np.ndarray
+    localization: np.ndarray
+    order: np.ndarray
+    classes: np.ndarray
+
+
+class Reader:
+    """A network that reads word images, uint8 RGB [H, W, 3] of any size."""
+
+    def __init__(
+        self,
+        config: Config,
+        model: keras.Model,
+        step: int = 0,
+        metrics: dict[str, float] | None = None,
+        threshold: float = DEFAULT_THRESHOLD,
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.step = step
+        self.metrics = dict(metrics or {})
+        self.threshold = threshold
+        self._read_step = make_read_step(model, config)
+
+    @property
+    def charset(self) -> Charset:
+        """The alphabet that readings are made of."""
+        return self.config.charset
+
+    def read(self, images: Sequence[np.ndarray]) -> list[Reading]:
+        """A reading per image, in order."""
+        readings: list[Reading] = []
+        for inputs, fits in self._batches(images):
+            decoded = self.decode_batch(inputs)
+            readings += [self._reading(decoded, i, how) for i, how in enumerate(fits)]
+        return readings
+
+    def decode_batch(self, inputs: np.ndarray) -> Decoded:
+        """Raw decodings of fitted images, uint8 [B, H, W, 3] with B up to READ_BATCH, as NumPy arrays.
+
+        Batches are filled up to READ_BATCH: one shape, one plan of the kernels, and a row's result does not depend on
+        how many came with it.
+        """
+        count = len(inputs)
+        padded = np.zeros((READ_BATCH, *inputs.shape[1:]), np.uint8)
+        padded[:count] = inputs
+        decoded = self._read_step(tf.constant(padded), tf.constant(self.threshold, tf.float32))
+        return Decoded(*(value.numpy()[:count] for value in decoded))
+
+    def maps(self, images: Sequence[np.ndarray]) -> Maps:
+        """The network's maps for a few images."""
+        inputs = np.stack([fit(image, self.config.model)[0] for image in images])
+        outputs = forward(self.model, tf.constant(inputs), training=False)
+        return Maps(
+            image=inputs,
+            localization=tf.sigmoid(outputs.localization).numpy(),
+            order=tf.argmax(outputs.order, -1, tf.int32).numpy(),
+            classes=(1 + tf.argmax(outputs.classes[..., 1:], -1, tf.int32)).numpy(),
+        )
+
+    def _batches(self, images: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, list[Fit]]]:
+        for start in range(0, len(images), READ_BATCH):
+            fitted = [fit(image, self.config.model) for image in images[start : start + READ_BATCH]]
+            yield np.stack([pixels for pixels, _ in fitted]), [how for _, how in fitted]
+
+    def _reading(self, decoded: Decoded, i: int, how: Fit) -> Reading:
+        text = self.charset.decode(decoded.ids[i])
+        characters = tuple(
+            ReadCharacter(
+                character,
+                float(decoded.confidences[i, k]),
+                float(decoded.centres[i, k, 0] / how.scale_x),
+                float(decoded.centres[i, k, 1] / how.scale_y),
+            )
+            for k, character in enumerate(text)
+        )
+        return Reading(text, float(decoded.word_confidence[i]), characters)

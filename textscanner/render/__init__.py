@@ -1,0 +1,1 @@
+"""Words drawn with exact character quads: fonts, texts, looks, and the drawing itself."""

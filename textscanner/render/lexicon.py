@@ -1,0 +1,107 @@
+"""What is written: dictionary words by flattened frequency, numbers, codes, in the cases that signs use."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import string
+
+import numpy as np
+
+from textscanner.render.fonts import in_heldout_words
+
+LANGUAGES = (("en", 60_000, 0.8), ("de", 20_000, 0.05), ("fr", 20_000, 0.05), ("es", 20_000, 0.05), ("it", 20_000, 0.05))
+MAX_LENGTH = 22
+PUNCTUATION = "-'&!.,:"
+
+
+@functools.lru_cache(maxsize=8)
+def words(split: str, file: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Words and their probabilities: of a file (one a line, evenly), or of wordfreq's lists.
+
+    Raises:
+      ValueError: the file is missing or holds no usable word.
+    """
+    if file is None:
+        found, weights = _frequent()
+    else:
+        try:
+            found = [line.strip() for line in pathlib.Path(file).read_text("utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"--words is {file!r}: {error}") from error
+        weights = [1.0] * len(found)
+    kept = [
+        (w, p)
+        for w, p in zip(found, weights, strict=True)
+        if 0 < len(w) <= MAX_LENGTH and (split == "all" or in_heldout_words(w) == (split == "heldout"))
+    ]
+    if not kept:
+        raise ValueError(f"no word of 1 to {MAX_LENGTH} characters is left for split {split!r}: give more words")
+    share = np.asarray([p for _, p in kept])
+    return np.asarray([w for w, _ in kept]), share / share.sum()
+
+
+def _frequent() -> tuple[list[str], list[float]]:
+    import wordfreq
+
+    found: dict[str, float] = {}
+    for language, count, share in LANGUAGES:
+        listed = [w for w in wordfreq.top_n_list(language, count) if w.isascii() and w.isalpha()]
+        # Flattened: the square root keeps frequent words frequent and still shows the rare ones.
+        flat = np.sqrt([wordfreq.word_frequency(w, language) for w in listed]) + 2e-4
+        for word, weight in zip(listed, share * flat / flat.sum(), strict=True):
+            found[word] = found.get(word, 0.0) + float(weight)
+    return list(found), list(found.values())
+
+
+def draw_text(rng: np.random.Generator, split: str, file: str | None = None, plain: bool = False) -> str:
+    """A text of 1 to MAX_LENGTH characters; `plain` leaves punctuation out."""
+    kind = rng.random()
+    if file is not None or kind < 0.72:
+        listed, share = words(split, file)
+        text = str(rng.choice(listed, p=share)) if file else str(listed[np.searchsorted(_cumulative(split), rng.random())])
+        text = text if file else _case(text, rng)
+    elif kind < 0.86:
+        text = _number(rng, plain)
+    else:
+        text = _code(rng)
+    if not plain and file is None and rng.random() < 0.06:
+        text = _punctuate(text, rng)
+    return text[:MAX_LENGTH]
+
+
+@functools.lru_cache(maxsize=4)
+def _cumulative(split: str) -> np.ndarray:
+    total = np.cumsum(words(split)[1])
+    total[-1] = 1.0
+    return total
+
+
+def _case(word: str, rng: np.random.Generator) -> str:
+    kind = rng.random()
+    if kind < 0.40:
+        return word.upper()
+    return word.capitalize() if kind < 0.70 else word
+
+
+def _number(rng: np.random.Generator, plain: bool) -> str:
+    kind = rng.random()
+    if kind < 0.7 or plain:
+        return "".join(rng.choice(list(string.digits), int(rng.integers(1, 7))))
+    if kind < 0.8:
+        return f"{rng.integers(0, 24)}:{rng.integers(0, 60):02d}"
+    if kind < 0.9:
+        return f"{rng.integers(0, 1000)}.{rng.integers(0, 100):02d}"
+    return f"{rng.integers(1, 100)}{rng.choice(['%', 'th', 'km', 'm', 'am', 'pm', 'c', 'p'])}"
+
+
+def _code(rng: np.random.Generator) -> str:
+    length = int(min(rng.geometric(0.22) + rng.integers(0, 3), 14))
+    alphabet = (string.ascii_uppercase + string.digits, string.ascii_uppercase, string.ascii_lowercase)
+    return "".join(rng.choice(list(alphabet[rng.integers(3)]), length))
+
+
+def _punctuate(text: str, rng: np.random.Generator) -> str:
+    mark = PUNCTUATION[rng.integers(len(PUNCTUATION))]
+    at = int(rng.integers(1, len(text) + 1)) if mark in "-'&" else len(text)
+    return text[:at] + mark + text[at:]

@@ -1,0 +1,79 @@
+"""The record that everything exchanges: one word image with its text and, where known, its character quads.
+
+Stored as Parquet rows (`ARROW_SCHEMA`); shared by the renderer, the importers, ingest and evaluation. Images
+stay encoded (JPEG, PNG, whatever came in): pixels exist only where they are used. A data set is a folder of
+shards plus `manifest.json`, written last: a folder without it is not a data set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+IMAGE, TEXT, QUADS, SOURCE = "image", "text", "quads", "source"
+
+ARROW_SCHEMA = pa.schema(
+    [
+        pa.field(IMAGE, pa.binary(), nullable=False),
+        pa.field(TEXT, pa.string(), nullable=False),
+        # One quad per character of `text`: x, y of TL TR BR BL in pixels of the image. Null: quads unknown.
+        pa.field(QUADS, pa.list_(pa.list_(pa.float32(), 8)), nullable=True),
+        # Where the row came from (a file name, a font, an archive): for people tracing an error, never for training.
+        pa.field(SOURCE, pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WordRecord:
+    """One labelled word.
+
+    Attributes:
+      image: an encoded image that `cv2.imdecode` reads.
+      text: the label as annotated, at least one character, NFC.
+      quads: float32 [len(text), 4, 2], pixels of the image, corners TL TR BR BL; None where unknown.
+      source: where the row came from.
+    """
+
+    image: bytes
+    text: str
+    quads: np.ndarray | None
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.quads is not None and self.quads.shape != (len(self.text), 4, 2):
+            raise ValueError(
+                f"{self.source}: quads have shape {self.quads.shape}, wanted {(len(self.text), 4, 2)}: "
+                "one quad of four x, y corners per character, or None"
+            )
+
+
+def to_table(records: list[WordRecord]) -> pa.Table:
+    """The records as one Arrow table of `ARROW_SCHEMA`, in order."""
+    return pa.table(
+        {
+            IMAGE: [r.image for r in records],
+            TEXT: [r.text for r in records],
+            QUADS: [None if r.quads is None else r.quads.reshape(-1, 8).tolist() for r in records],
+            SOURCE: [r.source for r in records],
+        },
+        schema=ARROW_SCHEMA,
+    )
+
+
+def from_table(table: pa.Table) -> list[WordRecord]:
+    """The rows of a table of `ARROW_SCHEMA`, in order."""
+    return [
+        WordRecord(
+            image=row[IMAGE],
+            text=row[TEXT],
+            quads=None if row[QUADS] is None else np.asarray(row[QUADS], np.float32).reshape(-1, 4, 2),
+            source=row[SOURCE],
+        )
+        for row in table.to_pylist()
+    ]

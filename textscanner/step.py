@@ -1,0 +1,193 @@
+"""One training step and one evaluation step under the current `tf.distribute` strategy.
+
+The step is pure but for the variables: batch in, a vector of metrics out. Gradients of sum(loss) / GLOBAL batch are
+summed over all replicas in one flat all-reduce (the metrics ride along), clipped there, and applied: N workers
+compute what one device computes. Keras' own `clipnorm` would clip each replica's part before the sum, and its
+optimizer would all-reduce once more, hence `_AppliesReduced`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from textscanner.config import Config, OptimizerConfig
+from textscanner.decode import Decoded, decode
+from textscanner.losses import supervised_losses
+from textscanner.model import build_model
+from textscanner.model.assembly import forward
+from textscanner.targets import draw_targets
+
+Batch = dict[str, tf.Tensor]
+
+# What a step returns, in this order, each as a mean over the global batch (the norm: of the summed gradient).
+STEP_METRICS = ("loss", "class_loss", "order_loss", "localization_loss", "used_share", "gradient_norm")
+
+
+def batch_signature(config: Config, replica_batch: int) -> dict[str, tf.TensorSpec]:
+    """Names, shapes and dtypes of a replica's batch; static, so that the step is traced once."""
+    model, b = config.model, replica_batch
+    return {
+        "image": tf.TensorSpec((b, model.height_px, model.width_px, 3), tf.uint8),
+        "quads": tf.TensorSpec((b, model.max_length, 4, 2), tf.float32),
+        "ids": tf.TensorSpec((b, model.max_length), tf.int32),
+        "length": tf.TensorSpec((b,), tf.int32),
+        "has_boxes": tf.TensorSpec((b,), tf.float32),
+        "row_id": tf.TensorSpec((b,), tf.int64),
+    }
+
+
+class _AppliesReduced(keras.optimizers.AdamW):
+    """AdamW that takes gradients which are summed over the replicas already."""
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: list) -> list:
+        return grads_and_vars
+
+
+def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Linear warm-up to the peak, then cosine decay to `final_fraction` of it at `num_steps`."""
+    warmup = min(config.warmup_steps, max(num_steps - 1, 0))
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else config.learning_rate,
+        decay_steps=max(num_steps - warmup, 1),
+        alpha=config.final_fraction,
+        warmup_target=config.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+
+
+def _make_optimizer(config: Config, model: keras.Model) -> keras.optimizers.Optimizer:
+    settings = config.optimizer
+    optimizer = _AppliesReduced(
+        learning_rate_schedule(settings, config.train.num_steps),
+        weight_decay=settings.weight_decay,
+        use_ema=settings.ema_momentum > 0,
+        ema_momentum=settings.ema_momentum or 0.99,
+        name="adamw",
+    )
+    # Biases and the norms' scales and offsets are vectors; only kernels are decayed.
+    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) < 2])
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingState:
+    """What training changes. `serving` holds the weights that are validated and shipped: the moving average if
+    the config asks for one, else it is `model` itself."""
+
+    config: Config
+    strategy: tf.distribute.Strategy
+    model: keras.Model
+    serving: keras.Model
+    optimizer: keras.optimizers.Optimizer
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return int(self.optimizer.iterations.numpy())
+
+    def refresh_serving(self) -> None:
+        """Copies the moving average into `serving`; statistics of batch norms come from the live model."""
+        if self.serving is self.model:
+            return
+        if self.step == 0:  # no average yet
+            self.serving.set_weights(self.model.get_weights())
+            return
+        averages = dict(
+            zip(
+                (v.path for v in self.model.trainable_variables),
+                self.optimizer._model_variables_moving_average,  # Keras has no public name for them
+                strict=True,
+            )
+        )
+        for served, live in zip(self.serving.weights, self.model.weights, strict=True):
+            served.assign(averages.get(live.path, live))
+
+
+def create_state(config: Config, strategy: tf.distribute.Strategy) -> TrainingState:
+    """Model and optimizer with fresh weights, the same on every worker for the same seed."""
+    with strategy.scope():
+        model = build_model(config, config.train.seed)
+        serving = build_model(config, config.train.seed) if config.optimizer.ema_momentum else model
+        return TrainingState(config, strategy, model, serving, _make_optimizer(config, model))
+
+
+def make_train_step(state: TrainingState) -> Callable[[Any], tf.Tensor]:
+    """The compiled step: a (distributed) batch in, float32 [len(STEP_METRICS)] out, the same on every worker."""
+    config = state.config
+    signature = batch_signature(config, config.train.replica_batch)
+
+    def replica_step(batch: Batch) -> tf.Tensor:
+        batch = {name: tf.ensure_shape(batch[name], spec.shape) for name, spec in signature.items()}
+        gradients, sums = _accumulate(state.model, batch, config)
+        return _apply(state, gradients, sums / config.train.global_batch)
+
+    @tf.function(reduce_retracing=False)
+    def train_step(batch: Any) -> tf.Tensor:
+        # Every replica holds the same reduced vector; the first local one is as good as any.
+        return state.strategy.experimental_local_results(state.strategy.run(replica_step, (batch,)))[0]
+
+    return train_step
+
+
+def _accumulate(model: keras.Model, batch: Batch, config: Config) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Gradients and loss sums of a replica's batch, micro-batch after micro-batch, each started when the last is done."""
+    micros = config.optimizer.accumulation
+    parts = {name: tf.split(value, micros) for name, value in batch.items()}
+    gradients: list[tf.Tensor] = []
+    sums = tf.zeros(len(STEP_METRICS) - 1)
+    for i in range(micros):
+        with tf.control_dependencies(gradients):
+            new, new_sums = _gradients(model, {name: value[i] for name, value in parts.items()}, config)
+        gradients = [a + b for a, b in zip(gradients, new, strict=True)] if gradients else new
+        sums += new_sums
+    return gradients, sums
+
+
+def _gradients(model: keras.Model, batch: Batch, config: Config) -> tuple[list[tf.Tensor], tf.Tensor]:
+    targets = draw_targets(
+        batch["quads"],
+        batch["ids"],
+        tf.where(batch["has_boxes"] > 0, batch["length"], 0),
+        config.model,
+        config.targets,
+    )
+    with tf.GradientTape() as tape:
+        outputs = forward(model, batch["image"], training=True)
+        losses = supervised_losses(outputs, targets, batch["has_boxes"], config.losses)
+        loss = tf.reduce_sum(losses.total) / config.train.global_batch
+    gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    used = tf.cast(batch["length"] > 0, tf.float32)
+    return gradients, tf.stack([tf.reduce_sum(term) for term in (*losses, used)])
+
+
+def _apply(state: TrainingState, gradients: list[tf.Tensor], means: tf.Tensor) -> tf.Tensor:
+    """Sums over replicas in one flat all-reduce, clips, applies; returns the step's metrics."""
+    sizes = [g.shape.num_elements() for g in gradients]
+    flat = tf.concat([tf.reshape(g, [-1]) for g in gradients] + [means], 0)
+    if state.config.train.num_replicas > 1:
+        flat = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, flat)
+    *parts, means = tf.split(flat, [*sizes, means.shape[0]])
+    norm = tf.norm(flat[: sum(sizes)])
+    clip = state.config.optimizer.clip_norm
+    factor = tf.minimum(1.0, clip / tf.maximum(norm, 1e-12)) if clip else tf.constant(1.0)
+    reduced = [tf.reshape(p, g.shape) * factor for p, g in zip(parts, gradients, strict=True)]
+    state.optimizer.apply(reduced, state.model.trainable_variables)
+    return tf.concat([means, norm[None]], 0)
+
+
+def make_read_step(model: keras.Model, config: Config) -> Callable[[tf.Tensor, tf.Tensor], Decoded]:
+    """The compiled inference: uint8 images [B, H, W, 3] and a threshold in, readings out. No collective inside."""
+    shape = (None, config.model.height_px, config.model.width_px, 3)
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8), tf.TensorSpec((), tf.float32)])
+    def read_step(image: tf.Tensor, threshold: tf.Tensor) -> Decoded:
+        outputs = forward(model, image, training=False)
+        return decode(outputs, threshold, config.model.map_stride_x, config.model.map_stride_y)
+
+    return read_step
