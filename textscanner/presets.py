@@ -27,6 +27,8 @@ def small() -> Config:
             backbone="residual",
             height_px=32,
             width_px=128,
+            resize="pad",
+            max_stretch=1.5,
             map_stride_y=4,
             map_stride_x=2,
             stem_channels=32,
@@ -42,8 +44,8 @@ def small() -> Config:
         ),
         targets=TargetConfig(sigma="box", class_region="gaussian"),
         losses=LossConfig(order_weight=1.5, localization_weight=1.0, localization="squared"),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=200, ema_momentum=0.998),
-        train=TrainConfig(num_steps=20_000, global_batch=32),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=500, ema_momentum=0.998),
+        train=TrainConfig(num_steps=9_000, global_batch=32, log_every=50),
     )
 
 

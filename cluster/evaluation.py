@@ -1,0 +1,144 @@
+"""Scoring a reader on whole data sets, in this process or over Ray actors; the counts are the same.
+
+A source is a prepared data set (a URI with a manifest) or a folder or zip with a label file. Rows are streamed. Broken
+images count as read wrong: a recogniser that cannot open an image has not read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tqdm
+
+import textscanner
+from cluster.shards import is_dataset, read_manifest, read_records, read_row_group
+from textscanner import schema
+from textscanner.annotations import Label, open_source, read_labels, to_record
+from textscanner.images import decode
+from textscanner.metrics import WordCounts
+from textscanner.reader import READ_BATCH, Reader
+from textscanner.schema import WordRecord
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Counts of a data set; `num_broken` images could not be decoded (they are scored as empty readings)."""
+
+    counts: WordCounts
+    num_broken: int
+
+    def __add__(self, other: Score) -> Score:
+        return Score(self.counts + other.counts, self.num_broken + other.num_broken)
+
+    def as_dict(self) -> dict[str, float]:
+        """What evaluation files hold."""
+        return {
+            "num_words": int(self.counts.num_words),
+            "word_accuracy": self.counts.word_accuracy,
+            "one_minus_ned": self.counts.one_minus_ned,
+            "char_accuracy": self.counts.char_accuracy,
+            "length_accuracy": self.counts.length_accuracy,
+            "num_skipped": int(self.counts.num_skipped),
+            "num_broken": self.num_broken,
+        }
+
+
+def records_of(source: str, split: str | None = None) -> tuple[Iterator[WordRecord], int | None]:
+    """The records of a source, and how many there are where that is known.
+
+    Raises:
+      ValueError: it is neither a data set nor a folder or zip with labels, or holds nothing.
+    """
+    if is_dataset(source):
+        return read_records(source), read_manifest(source).num_rows
+    files = open_source(source)
+    labels = [row for row in read_labels(files, source, split) if isinstance(row, Label)]
+    if not labels:
+        raise ValueError(f"{source} has no labelled row" + (f" of split {split!r}" if split else ""))
+    rows = (to_record(dataclasses.replace(label, boxes=None), files) for label in labels)
+    # A row that has no usable image is still a word that was not read.
+    records = (
+        row if isinstance(row, WordRecord) else WordRecord(b"", label.text, None, label.file)
+        for row, label in zip(rows, labels, strict=True)
+    )
+    return records, len(labels)
+
+
+def score_records(reader: Reader, records: Iterable[WordRecord]) -> Score:
+    """The score of one batch or stream of records, READ_BATCH in memory at a time."""
+    total = Score(WordCounts(), 0)
+    for batch in _batched(records):
+        images = [_image(record) for record in batch]
+        known = [image for image in images if image is not None]
+        texts = iter(reading.text for reading in reader.read(known))
+        readings = ["" if image is None else next(texts) for image in images]
+        total += Score(WordCounts.from_pairs([r.text for r in batch], readings), len(images) - len(known))
+    return total
+
+
+def evaluate(checkpoint: str, source: str, split: str | None = None, num_workers: int = 0) -> Score:
+    """Scores a checkpoint folder on a source; with `num_workers` over that many Ray actors (prepared sets only).
+
+    Raises:
+      ValueError: the checkpoint or the source cannot be read.
+    """
+    if num_workers:
+        return _evaluate_on_ray(checkpoint, source, num_workers)
+    reader = textscanner.load(checkpoint)
+    records, count = records_of(source, split)
+    with tqdm.tqdm(total=count, unit="image", desc=source[-40:]) as bar:
+        return score_records(reader, _told(records, bar))
+
+
+def _told(records: Iterable[WordRecord], bar: tqdm.tqdm) -> Iterator[WordRecord]:
+    for record in records:
+        yield record
+        bar.update(1)
+
+
+def _batched(records: Iterable[WordRecord]) -> Iterator[list[WordRecord]]:
+    records = iter(records)
+    while batch := list(itertools.islice(records, READ_BATCH)):
+        yield batch
+
+
+def _image(record: WordRecord) -> np.ndarray | None:
+    try:
+        return decode(record.image, record.source)
+    except ValueError:
+        return None
+
+
+def _evaluate_on_ray(checkpoint: str, source: str, num_workers: int) -> Score:
+    import ray
+
+    from cluster.session import local_session
+
+    manifest = read_manifest(source)
+    groups = [{"shard": s.name, "group": g} for s in manifest.shards for g in range(len(s.row_group_rows))]
+    total = Score(WordCounts(), 0)
+    with local_session(), tqdm.tqdm(total=manifest.num_rows, unit="image", desc=source[-40:]) as bar:
+        scored = ray.data.from_items(groups, override_num_blocks=len(groups)).map(
+            _ScoreGroup,
+            fn_constructor_args=(checkpoint, source),
+            concurrency=min(num_workers, len(groups)),
+        )
+        for row in scored.iter_rows():
+            total += row["score"]
+            bar.update(row["rows"])
+    return total
+
+
+class _ScoreGroup:
+    """A Ray actor that holds a reader."""
+
+    def __init__(self, checkpoint: str, source: str) -> None:
+        self._reader, self._source = textscanner.load(checkpoint), source
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        records = schema.from_table(read_row_group(self._source, row["shard"], int(row["group"])))
+        return {"score": score_records(self._reader, records), "rows": len(records)}

@@ -1,0 +1,119 @@
+"""`make quickstart`: words are drawn, a model learns to read them on two workers, and reads words it has never seen.
+
+Every stage that is complete is not done again; training resumes by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+from jobs.command import user_mistakes
+
+TRAIN_WORDS, HELDOUT_WORDS = 40_000, 1_000
+NUM_STEPS, GLOBAL_BATCH = 1_200, 32
+OVERLAYS, SHEET_WORDS = 24, 32
+
+
+@user_mistakes
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the stages; returns the exit code of the first that fails, else 0."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.quickstart", description=__doc__)
+    parser.add_argument("--storage", default="runs", metavar="URI", help="where everything goes")
+    parser.add_argument("--name", default="quickstart", metavar="NAME", help="the folder in --storage")
+    args = parser.parse_args(argv)
+    begin = time.monotonic()
+    root = pathlib.Path(args.storage) / args.name
+    train, heldout = root / "data" / "train", root / "data" / "heldout"
+
+    def headline(text: str) -> None:
+        print(f"\n[{time.monotonic() - begin:4.0f} s] {text}", flush=True)
+
+    headline(f"1/4 drawing {TRAIN_WORDS:,} words to learn from, and {HELDOUT_WORDS:,} others in other fonts")
+    code = _render(train, TRAIN_WORDS, "train") or _render(heldout, HELDOUT_WORDS, "heldout")
+    headline("2/4 training on two workers; TensorBoard can watch")
+    code = code or _train(train, heldout, args.storage, args.name)
+    if code:
+        return code
+    headline("3/4 reading the held-out words")
+    code = _evaluate(root, heldout)
+    headline("4/4 pictures")
+    _draw(root, heldout)
+    headline(f"done\n  {root}/report.png     curves, and what was read right and wrong")
+    print(f"  {root}/overlays/      characters and their order on each word\n  {root}/report.json    figures")
+    print(f"next: python -m jobs.read {_checkpoint(root)} YOUR_WORD_IMAGE")
+    return code
+
+
+def _render(out: pathlib.Path, num_words: int, split: str) -> int:
+    from cluster.shards import is_dataset
+    from jobs.render import main as render
+
+    if is_dataset(str(out)):
+        print(f"there already: {out}")
+        return 0
+    seed = "1" if split == "train" else "2"
+    arguments = ["--out", str(out), "--num-words", str(num_words), "--seed", seed, "--split", split]
+    return render([*arguments, "--difficulty", "easy"])
+
+
+def _train(train: pathlib.Path, heldout: pathlib.Path, storage: str, name: str) -> int:
+    from jobs.train import main as train_job
+
+    settings = {
+        "train.num_steps": NUM_STEPS,
+        "train.global_batch": GLOBAL_BATCH,
+        "train.validate_every": NUM_STEPS // 4,
+        "train.checkpoint_every": NUM_STEPS // 4,
+        "train.picture_every": NUM_STEPS // 4,
+        "optimizer.warmup_steps": 100,
+        "optimizer.ema_momentum": 0.99,
+    }
+    told = [f"{key}={value}" for key, value in settings.items()]
+    where = ["--train", str(train), "--val", str(heldout), "--storage", storage, "--name", name]
+    return train_job(["small", *where, "--workers", "2", "--set", *told])
+
+
+def _evaluate(root: pathlib.Path, heldout: pathlib.Path) -> int:
+    from jobs.evaluate import main as evaluate
+
+    return evaluate([_checkpoint(root), f"heldout={heldout}", "--json", str(root / "report.json")])
+
+
+def _checkpoint(root: pathlib.Path) -> str:
+    from cluster.checkpoints import best_checkpoint
+
+    return best_checkpoint(str(root))
+
+
+def _draw(root: pathlib.Path, heldout: pathlib.Path) -> None:
+    """The overlays and report.png, of the first held-out words."""
+    import cv2
+
+    import textscanner
+    from cluster.journal import METRICS_NAME
+    from cluster.shards import read_records
+    from textscanner.images import decode
+    from textscanner.pictures import overlay, sheet
+    from textscanner.report import draw_report
+
+    records = list(itertools.islice(read_records(str(heldout)), SHEET_WORDS))
+    images = [decode(record.image, record.source) for record in records]
+    texts = [record.text for record in records]
+    reader = textscanner.load(_checkpoint(root))
+    readings = reader.read(images)
+    folder = root / "overlays"
+    folder.mkdir(exist_ok=True)
+    for i, (image, reading) in enumerate(zip(images[:OVERLAYS], readings, strict=False)):
+        cv2.imwrite(str(folder / f"{i:02d}_{texts[i]}.png"), overlay(image, reading)[..., ::-1])
+    metrics = (root / METRICS_NAME).read_text()
+    title = f"{root.name}: {reader.metrics.get('val/word_accuracy', 0):.1%} of held-out words at step {reader.step}"
+    draw_report(metrics, sheet(images, texts, readings), title, root / "report.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

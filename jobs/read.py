@@ -1,0 +1,84 @@
+"""`python -m jobs.read`: reads word images."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from jobs.command import user_mistakes
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m jobs.read", description="Reads images that show one word each.")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint folder")
+    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="image files, or folders of them")
+    parser.add_argument("--overlay", metavar="DIR", help="draw the characters and their order on copies there")
+    parser.add_argument("--json", action="store_true", help="a JSON object a line, with character positions in pixels")
+    return parser
+
+
+@user_mistakes
+def main(argv: Sequence[str] | None = None) -> int:
+    """Reads; returns 0, or 1 if an image could not be opened."""
+    args = _parser().parse_args(argv)
+    paths = _images(args.images)
+    from cluster.logs import load_tensorflow
+
+    load_tensorflow()
+    import textscanner
+    from textscanner.images import decode
+
+    reader = textscanner.load(args.checkpoint)
+    images, opened, failed = [], [], 0
+    for path in paths:
+        try:
+            images.append(decode(path.read_bytes(), str(path)))
+            opened.append(path)
+        except (OSError, ValueError) as error:
+            print(f"set aside: {error}", file=sys.stderr)
+            failed += 1
+    for path, image, reading in zip(opened, images, reader.read(images), strict=True):
+        if args.json:
+            print(json.dumps({"file": str(path), **dataclasses.asdict(reading)}, ensure_ascii=False))
+        else:
+            print(f"{path}\t{reading.text}\t{reading.confidence:.2f}")
+        if args.overlay:
+            _write_overlay(pathlib.Path(args.overlay) / f"{path.stem}.png", image, reading)
+    return 1 if failed else 0
+
+
+def _images(given: Sequence[str]) -> list[pathlib.Path]:
+    """The image files named, folders searched for theirs in order of name.
+
+    Raises:
+      ValueError: a path does not exist, or a folder holds no image.
+    """
+    found: list[pathlib.Path] = []
+    for name in given:
+        path = pathlib.Path(name)
+        if not path.exists():
+            raise ValueError(f"{name} does not exist")
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"{name} holds no image ({', '.join(SUFFIXES)})")
+        found += inside
+    return found
+
+
+def _write_overlay(path: pathlib.Path, image, reading) -> None:  # noqa: ANN001
+    import cv2
+
+    from textscanner.pictures import overlay
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), overlay(image, reading)[..., ::-1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
