@@ -1,0 +1,60 @@
+"""Real things in small: rendered words, data sets, batches."""
+
+import functools
+
+import numpy as np
+
+from cluster.shards import write_manifest, write_shard
+from textscanner.config import Config
+from textscanner.images import decode, fit
+from textscanner.render.draw import RenderSettings, render_word
+from textscanner.render.fonts import find_fonts
+from textscanner.schema import WordRecord
+
+
+@functools.lru_cache(maxsize=1)
+def settings() -> RenderSettings:
+    """Clean print in the fonts that matplotlib brings."""
+    fonts = tuple(f for f in find_fonts(packages=("matplotlib",)) if f.family.startswith("DejaVu"))
+    return RenderSettings(seed=5, fonts=fonts, height_px=32, difficulty="easy", split="all")
+
+
+def rendered_records(count: int, max_length: int = 8) -> list[WordRecord]:
+    """Words of up to `max_length` characters with quads."""
+    found: list[WordRecord] = []
+    row = 0
+    while len(found) < count:
+        record = render_word(settings(), row)
+        row += 1
+        if len(record.text) <= max_length:
+            found.append(record)
+    return found
+
+
+def write_dataset(uri: str, records: list[WordRecord], num_shards: int = 2) -> str:
+    """A prepared data set of these records."""
+    size = -(-len(records) // num_shards)
+    infos = [write_shard(uri, i, records[i * size : (i + 1) * size]) for i in range(num_shards)]
+    write_manifest(uri, infos, set_aside={}, origin={"made_by": "a test"})
+    return uri
+
+
+def batch_of(records: list[WordRecord], config: Config) -> dict[str, np.ndarray]:
+    """A replica's batch of these records, without augmentation."""
+    model = config.model
+    count = len(records)
+    batch = {
+        "image": np.zeros((count, model.height_px, model.width_px, 3), np.uint8),
+        "quads": np.zeros((count, model.max_length, 4, 2), np.float32),
+        "ids": np.zeros((count, model.max_length), np.int32),
+        "length": np.zeros(count, np.int32),
+        "has_boxes": np.ones(count, np.float32),
+        "row_id": np.arange(count, dtype=np.int64),
+    }
+    for i, record in enumerate(records):
+        n = len(record.text)
+        batch["image"][i], how = fit(decode(record.image, record.source), model)
+        batch["quads"][i, :n] = record.quads * (how.scale_x, how.scale_y)
+        batch["ids"][i, :n] = config.charset.encode(record.text)
+        batch["length"][i] = n
+    return batch

@@ -1,0 +1,77 @@
+"""Numbering of characters; configs that are checked when built."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from textscanner.charset import ALPHANUMERIC, UNKNOWN_CHARACTER, Charset, load_charset
+from textscanner.config import Config, OptimizerConfig, difference, override
+from textscanner.presets import PRESETS, preset
+
+
+def test_every_character_comes_back():
+    assert ALPHANUMERIC.num_classes == 38
+    assert ALPHANUMERIC.decode(ALPHANUMERIC.encode(ALPHANUMERIC.characters)) == ALPHANUMERIC.characters
+    assert ALPHANUMERIC.encode("0aZ").tolist() == [2, 12, 37]
+    cased = Charset("aA", case_sensitive=True)
+    assert cased.decode(cased.encode("AaA")) == "AaA"
+
+
+def test_unknown_characters_are_marked_and_background_ends_a_word():
+    assert ALPHANUMERIC.encode("a-b").tolist() == [12, 1, 13]
+    assert ALPHANUMERIC.decode(np.array([12, 1, 0, 13])) == "a" + UNKNOWN_CHARACTER
+    assert ALPHANUMERIC.unknown("A-é!") == ["!", "-", "é"]
+
+
+@pytest.mark.parametrize(("characters", "cased"), [("", False), ("aa", False), ("a b", False), ("aB", False)])
+def test_bad_charsets_are_refused(characters, cased):
+    with pytest.raises(ValueError, match="charset"):
+        Charset(characters, cased)
+
+
+def test_charset_file(tmp_path):
+    path = tmp_path / "letters.txt"
+    path.write_text("abc\nÄß\n", "utf-8")
+    assert load_charset(path) == Charset("abcÄß", case_sensitive=True)
+    with pytest.raises(ValueError, match=r"missing\.txt"):
+        load_charset(tmp_path / "missing.txt")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_json(name):
+    assert Config.from_dict(preset(name).to_dict()) == preset(name)
+
+
+def test_overrides_are_used_as_given():
+    config = override(preset("tiny"), ["data.augment=false", "optimizer.learning_rate=0.125", 'data.train=["a", "b"]'])
+    assert config.data.augment is False
+    assert config.optimizer.learning_rate == 0.125
+    assert config.data.train == ("a", "b")
+    assert "optimizer.learning_rate: 0.005 -> 0.125" in difference(preset("tiny"), config)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"),
+    [
+        ("train.num_steps=5", r"validate_every is 20: must lie in 1\.\.train\.num_steps \(5\)"),
+        ("train.steps=5", "no key 'steps' in train; there are num_steps"),
+        ("training.x=5", "no section 'training'"),
+        ("data.augment=maybe", "data.augment is 'maybe'"),
+        ("optimizer.learning_rate=fast", "optimizer.learning_rate is 'fast'"),
+        ("train.global_batch=6", r"must be a multiple of data.num_streams \(4\)"),
+        ("train.workers=3", r"must be a multiple of train.workers \(3\)"),
+        ("model.map_stride_x=3", "model.width_px is 64"),
+        ("nonsense", "wanted section.key=value"),
+    ],
+)
+def test_wrong_values_are_named_with_their_rule(assignment, told):
+    with pytest.raises(ValueError, match=told):
+        override(preset("tiny"), [assignment])
+
+
+def test_replace_is_checked_too():
+    with pytest.raises(ValueError, match=r"optimizer\.learning_rate is -1"):
+        OptimizerConfig(learning_rate=-1)
+    with pytest.raises(ValueError, match="weights"):
+        dataclasses.replace(preset("tiny").data, weights=(1.0,))

@@ -1,0 +1,101 @@
+"""Data sets on disk: a round trip, and what does not exist without a manifest."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from cluster.shards import (
+    ROW_GROUP_ROWS,
+    prepare_destination,
+    read_manifest,
+    read_records,
+    read_row_group,
+    write_manifest,
+    write_shard,
+)
+from cluster.storage import RunLayout, open_uri
+from tests.factories import write_dataset
+from textscanner.schema import MANIFEST_NAME, WordRecord
+
+
+def test_records_come_back_as_they_were(tmp_path, words):
+    records = [*words[:10], WordRecord(b"bytes", "né", None, "x")]
+    uri = write_dataset(str(tmp_path / "set"), records)
+    back = list(read_records(uri))
+    assert [(r.image, r.text, r.source) for r in back] == [(r.image, r.text, r.source) for r in records]
+    for a, b in zip(back, records, strict=True):
+        assert (a.quads is None) == (b.quads is None)
+        if b.quads is not None:
+            np.testing.assert_array_equal(a.quads, b.quads)
+    manifest = read_manifest(uri)
+    assert manifest.num_rows == 11
+    assert sum(s.num_with_quads for s in manifest.shards) == 10
+    assert sum(manifest.characters.values()) == sum(len(r.text) for r in records)
+
+
+def test_row_groups_are_as_the_manifest_says(tmp_path, words):
+    records = [dataclasses.replace(words[i % 8], source=str(i)) for i in range(ROW_GROUP_ROWS + 5)]
+    uri = write_dataset(str(tmp_path / "set"), records, num_shards=1)
+    (shard,) = read_manifest(uri).shards
+    assert shard.row_group_rows == (ROW_GROUP_ROWS, 5)
+    for group, rows in enumerate(shard.row_group_rows):
+        assert read_row_group(uri, shard.name, group).num_rows == rows
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path, words):
+    a, b = (write_shard(str(tmp_path / name), 0, words[:5]) for name in "ab")
+    assert a == b
+
+
+def test_without_a_manifest_there_is_no_data_set(tmp_path, words):
+    uri = str(tmp_path / "set")
+    infos = [write_shard(uri, 0, words[:3])]
+    with pytest.raises(ValueError, match="is not a prepared data set"):
+        read_manifest(uri)
+    prepare_destination(uri)  # nothing is there yet: shards alone may be overwritten
+    write_manifest(uri, infos, set_aside={}, origin={})
+    with pytest.raises(ValueError, match="--overwrite"):
+        prepare_destination(uri)
+    prepare_destination(uri, overwrite=True)
+    with pytest.raises(ValueError, match="is not a prepared data set"):
+        read_manifest(uri)
+
+
+def test_a_damaged_shard_and_an_old_manifest_are_named(tmp_path, words):
+    uri = write_dataset(str(tmp_path / "set"), words[:4], num_shards=1)
+    shard = tmp_path / "set" / "shard-00000.parquet"
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"shard-00000\.parquet, row group 0"):
+        read_row_group(uri, shard.name, 0)
+    path = tmp_path / "set" / MANIFEST_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 0}))
+    with pytest.raises(ValueError, match="schema version 0"):
+        read_manifest(uri)
+
+
+def test_quads_must_match_the_text():
+    with pytest.raises(ValueError, match="one quad"):
+        WordRecord(b"", "abc", np.zeros((2, 4, 2), np.float32), "x")
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/x", "s3://"])
+def test_uris_that_cannot_be_opened(uri):
+    with pytest.raises(ValueError, match=uri.split(":", maxsplit=1)[0]):
+        open_uri(uri)
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    place = open_uri(f"file://{tmp_path}").join("a", "file.txt")
+    place.write_bytes(b"old")
+    with pytest.raises(TypeError):
+        place.write_bytes(None)
+    assert place.read_bytes() == b"old"
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", ".hidden"])
+def test_run_names_are_folder_names(name):
+    with pytest.raises(ValueError, match="--name"):
+        RunLayout("runs", name)

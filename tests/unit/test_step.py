@@ -1,0 +1,155 @@
+"""One step and the network: traced once, deterministic in evaluation, learns by heart, comes back from disk."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import textscanner
+from tests.factories import batch_of
+from textscanner import checkpoint
+from textscanner.config import override
+from textscanner.images import decode
+from textscanner.metrics import WordCounts
+from textscanner.model import build_model
+from textscanner.model.assembly import forward
+from textscanner.presets import preset
+from textscanner.reader import Reader
+from textscanner.step import STEP_METRICS, create_state, make_train_step
+
+TINY = override(preset("tiny"), ["train.global_batch=32", "optimizer.warmup_steps=20"])
+
+
+def tensors(batch):
+    return {name: tf.constant(value) for name, value in batch.items()}
+
+
+def test_preset_sizes():
+    assert build_model(preset("paper")).count_params() == pytest.approx(25.44e6, rel=0.001)
+    assert build_model(preset("small")).count_params() < 3e6
+
+
+def test_features_reach_every_cell():
+    """Random images move every cell of every map: nothing is constant, nothing is zero."""
+    config = preset("small")
+    model = build_model(config)
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 128, 3), np.uint8)
+    for maps in forward(model, tf.constant(images), training=False):
+        spread = np.asarray(maps).std(0)
+        assert (spread > 1e-6).all()
+
+
+def test_same_seed_same_weights():
+    first, again, other = (build_model(TINY, seed) for seed in (1, 1, 2))
+    for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any((a != b).any() for a, b in zip(first.get_weights(), other.get_weights(), strict=True))
+
+
+def test_evaluation_is_deterministic_and_leaves_statistics_alone(words):
+    model = build_model(TINY)
+    image = tf.constant(batch_of(words[:8], TINY)["image"])
+    before = [w.copy() for w in model.get_weights()]
+    first, second = forward(model, image, training=False), forward(model, image, training=False)
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    forward(model, image, training=True)
+    assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_32_words_are_learnt_by_heart_in_one_trace(words, tmp_path):
+    config = override(TINY, ["train.num_steps=250", "optimizer.learning_rate=0.01"])
+    state = create_state(config, tf.distribute.get_strategy())
+    step = make_train_step(state)
+    batch = tensors(batch_of(words[:32], config))
+    losses = [step(batch)[0].numpy() for _ in range(250)]
+    assert step.experimental_get_tracing_count() == 1
+    assert losses[-1] < 0.1 * losses[0]
+    images = [decode(record.image, record.source) for record in words[:32]]
+    texts = [record.text for record in words[:32]]
+    reader = Reader(config, state.serving)
+    readings = reader.read(images)
+    assert WordCounts.from_pairs(texts, [r.text for r in readings]).word_accuracy == 1.0
+    checkpoint.save(tmp_path, state, checkpoint.Saved(250, 0.3, {"val/word_accuracy": 1.0}))
+    assert textscanner.load(str(tmp_path)).read(images) == readings
+    # The maps know where each character stands: its centre lies near its quad's box, nearly always.
+    near = [
+        quad[:, 0].min() - 5 < character.x_px < quad[:, 0].max() + 5
+        for record, reading in zip(words, readings, strict=False)
+        for quad, character in zip(record.quads, reading.characters, strict=True)
+    ]
+    assert np.mean(near) > 0.9
+
+
+@pytest.mark.parametrize("ema", ["0", "0.9"])
+def test_training_goes_on_as_if_it_had_not_stopped(words, tmp_path, ema):
+    config = override(TINY, ["train.num_steps=40", f"optimizer.ema_momentum={ema}"])
+    batches = [tensors(batch_of(words[i : i + 32], config)) for i in range(8)]
+    straight = create_state(config, tf.distribute.get_strategy())
+    step = make_train_step(straight)
+    for batch in batches[:4]:
+        step(batch)
+    straight.refresh_serving()
+    checkpoint.save(tmp_path, straight, checkpoint.Saved(4, 0.3, {}))
+    for batch in batches[4:]:
+        step(batch)
+    resumed = create_state(dataclasses.replace(config), tf.distribute.get_strategy())
+    assert checkpoint.restore(tmp_path, resumed).step == resumed.step == 4
+    step = make_train_step(resumed)
+    for batch in batches[4:]:
+        step(batch)
+    straight.refresh_serving(), resumed.refresh_serving()
+    for a, b in zip(straight.serving.get_weights(), resumed.serving.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_accumulation_changes_nothing_but_memory(words):
+    config = override(TINY, ['model.normalization="group"'.replace('"', "")])
+    batch = tensors(batch_of(words[:32], config))
+    rows = []
+    for micros in (1, 4):
+        state = create_state(override(config, [f"optimizer.accumulation={micros}"]), tf.distribute.get_strategy())
+        step = make_train_step(state)
+        rows.append(np.stack([step(batch).numpy() for _ in range(4)]))
+    np.testing.assert_allclose(rows[0], rows[1], rtol=2e-4)
+
+
+def test_the_learning_rate_given_is_the_one_used(words):
+    config = override(TINY, ["optimizer.learning_rate=0.002", "optimizer.warmup_steps=2", "train.num_steps=40"])
+    state = create_state(config, tf.distribute.get_strategy())
+    step = make_train_step(state)
+    batch = tensors(batch_of(words[:32], config))
+    rates = []
+    for _ in range(40):
+        rates.append(float(state.optimizer.learning_rate.numpy()))
+        step(batch)
+    assert rates[0] == 0 and max(rates) == pytest.approx(0.002)
+    assert float(state.optimizer.learning_rate.numpy()) == pytest.approx(0.01 * 0.002, rel=1e-3)
+
+
+def test_the_gradient_is_clipped_to_its_norm(words):
+    batch = tensors(batch_of(words[:32], TINY))
+    moved = []
+    for clip in (0, 1e-6):
+        config = override(TINY, [f"optimizer.clip_norm={clip}", "optimizer.warmup_steps=0"])
+        state = create_state(config, tf.distribute.get_strategy())
+        norm = make_train_step(state)(batch)[STEP_METRICS.index("gradient_norm")]
+        velocity = [v for v in state.optimizer.variables if "velocity" in v.path]
+        moved.append((float(norm), sum(float(tf.reduce_sum(v.value)) for v in velocity)))
+    assert moved[0][0] == pytest.approx(moved[1][0])  # the norm is reported before clipping
+    # Adam's second moment after one step is (1 - beta2) * sum of squared gradients.
+    assert moved[1][1] == pytest.approx(0.001 * 1e-12, rel=0.01)
+
+
+def test_a_broken_checkpoint_is_named(tmp_path, words):
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        textscanner.load(str(tmp_path))
+    state = create_state(TINY, tf.distribute.get_strategy())
+    checkpoint.save(tmp_path, state, checkpoint.Saved(0, 0.3, {}))
+    weights = tmp_path / checkpoint.WEIGHTS_NAME
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="weights.safetensors"):
+        textscanner.load(str(tmp_path))
