@@ -2,20 +2,23 @@
 
 import functools
 
+import matplotlib
 import numpy as np
 
 from cluster.shards import write_manifest, write_shard
 from textscanner.config import Config
 from textscanner.images import decode, fit
 from textscanner.render.draw import RenderSettings, render_word
-from textscanner.render.fonts import find_fonts
+from textscanner.render.fonts import Font
 from textscanner.schema import WordRecord
 
 
 @functools.lru_cache(maxsize=1)
 def settings() -> RenderSettings:
     """Clean print in the fonts that matplotlib brings."""
-    fonts = tuple(f for f in find_fonts(packages=("matplotlib",)) if f.family.startswith("DejaVu"))
+    folder = f"{matplotlib.get_data_path()}/fonts/ttf"
+    faces = ("Sans", "Sans-Bold", "Serif", "SansMono")
+    fonts = tuple(Font(f"{folder}/DejaVu{face}.ttf", f"DejaVu {face}", "") for face in faces)
     return RenderSettings(seed=5, fonts=fonts, height_px=32, difficulty="easy", split="all")
 
 

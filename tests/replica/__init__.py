@@ -1,0 +1,1 @@
+"""Several TensorFlow processes."""
