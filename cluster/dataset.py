@@ -1,8 +1,9 @@
-"""Ray Data ingest: the plan's items -> decoded, augmented uint8 rows in CPU tasks -> a worker's `tf.data`.
+"""Ray Data ingest: the plan's items -> decoded, augmented uint8 rows in CPU tasks -> a worker's batches.
 
 Each worker runs one pipeline over its own part of the plan: a task reads one chunk of one row group, decodes, augments
 and fits it; blocks come back in order (`preserve_order`), a bounded number ahead. Augmentation is seeded with the row's
-place in the plan, so the pixels of step k are the same after a restart and for any number of workers.
+place in the plan, so the pixels of step k are the same after a restart and for any number of workers. This module does not
+import TensorFlow: the reading tasks start in a second.
 """
 
 from __future__ import annotations
@@ -15,15 +16,13 @@ from typing import Any
 
 import numpy as np
 import ray
-import tensorflow as tf
 
 from cluster.plan import CHUNK_ROWS, Item, Plan, cut_chunks
 from cluster.session import configure_data
-from cluster.shards import Manifest, read_row_group
+from cluster.shards import Manifest, read_manifest, read_row_group
 from textscanner import schema
 from textscanner.config import Config
 from textscanner.images import augment, decode, fit
-from textscanner.step import batch_signature
 
 Rows = dict[str, np.ndarray]
 
@@ -121,6 +120,12 @@ def _split_by_item(block: Rows) -> Iterator[tuple[int, Rows]]:
         yield int(block["at"][start]), {k: v[start:stop] for k, v in block.items() if k != "at"}
 
 
+def training_plan(config: Config) -> Plan:
+    """The order of the config's training data."""
+    manifests = [read_manifest(uri) for uri in config.data.train]
+    return Plan(manifests, config.data.weights, config.train.seed, config.data.num_streams, config.train.global_batch)
+
+
 def worker_batches(
     config: Config, plan: Plan, worker: int, num_workers: int, start_step: int, steps: int
 ) -> Iterator[Rows]:
@@ -138,44 +143,6 @@ def worker_batches(
             queues[item.stream, item.dataset].extend((part, i) for i in range(len(part["length"])))
         taken = [queues[slot].popleft() for slot in step.slots]
         yield {name: np.stack([part[name][i] for part, i in taken]) for name in taken[0][0] if name != "text"}
-
-
-class Feed:
-    """A worker's distributed batches, without end, prefetched by `tf.data`; errors of the pipeline come out as they were."""
-
-    def __init__(self, config: Config, batches: Iterator[Rows], strategy: tf.distribute.Strategy) -> None:
-        self._batches = batches
-        self._error: BaseException | None = None
-        replicas = config.train.replicas_per_worker
-        signature = batch_signature(config, config.train.replica_batch)
-
-        def replica_batches() -> Iterator[Rows]:
-            try:
-                for batch in batches:
-                    for i in range(replicas):
-                        yield {name: np.split(batch[name], replicas)[i] for name in signature}
-            except Exception as error:
-                self._error = error
-                raise
-
-        def dataset(_: tf.distribute.InputContext) -> tf.data.Dataset:
-            rows = tf.data.Dataset.from_generator(replica_batches, output_signature=signature)
-            # Infinite on paper: else every step asks all workers whether there is a next one.
-            endless = rows.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-            return endless.prefetch(config.data.prefetch_batches * replicas)
-
-        self._iterator = iter(strategy.distribute_datasets_from_function(dataset))
-
-    def __iter__(self) -> Feed:
-        return self
-
-    def __next__(self) -> Any:
-        try:
-            return next(self._iterator)
-        except tf.errors.OpError:
-            if self._error is not None:
-                raise self._error from None
-            raise
 
 
 def evaluation_rows(

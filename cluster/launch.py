@@ -121,9 +121,7 @@ def _scaling(config: Config) -> ScalingConfig:
     resources: dict[str, float] = {"CPU": train.cpus_per_worker}
     if train.gpus_per_worker:
         resources["GPU"] = train.gpus_per_worker
-    return ScalingConfig(
-        num_workers=train.workers, use_gpu=train.gpus_per_worker > 0, resources_per_worker=resources
-    )
+    return ScalingConfig(num_workers=train.workers, use_gpu=train.gpus_per_worker > 0, resources_per_worker=resources)
 
 
 def _cpus_wanted(config: Config) -> int:

@@ -96,9 +96,7 @@ class Plan:
         share = np.asarray(weights or sizes, np.float64)
         self._share = share / share.sum()
         # Small sets are cut finer, so that every stream gets its part of each epoch.
-        self._chunks = [
-            cut_chunks(m, min(CHUNK_ROWS, max(1, m.num_rows // (4 * num_streams)))) for m in manifests
-        ]
+        self._chunks = [cut_chunks(m, min(CHUNK_ROWS, max(1, m.num_rows // (4 * num_streams)))) for m in manifests]
 
     def steps(self, worker: int, num_workers: int, start_step: int) -> Iterator[StepPlan]:
         """The worker's steps from `start_step` (steps done before) on, without end."""

@@ -162,9 +162,7 @@ def read_manifest(dataset_uri: str) -> Manifest:
             f"{location.uri} has schema version {told.get('schema_version')}, this program reads {SCHEMA_VERSION}: "
             "prepare the data set again"
         )
-    shards = tuple(
-        ShardInfo(**{**shard, "row_group_rows": tuple(shard["row_group_rows"])}) for shard in told["shards"]
-    )
+    shards = tuple(ShardInfo(**{**shard, "row_group_rows": tuple(shard["row_group_rows"])}) for shard in told["shards"])
     return Manifest(told["schema_version"], shards, told["set_aside"], told["origin"])
 
 

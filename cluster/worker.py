@@ -16,9 +16,9 @@ import numpy as np
 import ray.train
 import tensorflow as tf
 
-from cluster.dataset import Feed, evaluation_rows, worker_batches
+from cluster.dataset import evaluation_rows, training_plan, worker_batches
+from cluster.feed import Feed
 from cluster.journal import Journal
-from cluster.plan import Plan
 from cluster.shards import Manifest, read_manifest, read_records
 from cluster.strategy import make_strategy, sum_over_workers
 from textscanner import checkpoint
@@ -72,14 +72,6 @@ def train_worker(settings: dict[str, Any]) -> None:
     for pause in training_loop(make_train_step(state), feed, saved.step, config.train):
         worker.act(pause)
     worker.close()
-
-
-def training_plan(config: Config) -> Plan:
-    """The order of the config's training data."""
-    manifests = [read_manifest(uri) for uri in config.data.train]
-    return Plan(
-        manifests, config.data.weights, config.train.seed, config.data.num_streams, config.train.global_batch
-    )
 
 
 def _with_threads(config: Config, local_world_size: int) -> Any:

@@ -20,7 +20,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, metavar="URI", help="folder or s3:// prefix of the new data set")
     parser.add_argument("--format", choices=("auto", "labels"), default="auto", help="auto looks for a label file")
     parser.add_argument("--split", metavar="NAME", help="only rows of this split (labels.jsonl)")
-    parser.add_argument("--charset-file", metavar="FILE", help="characters to read; 0-9a-z, case-insensitive, if not given")
+    parser.add_argument(
+        "--charset-file", metavar="FILE", help="characters to read; 0-9a-z, case-insensitive, if not given"
+    )
     parser.add_argument("--max-length", type=int, default=30, metavar="N", help="longer labels are set aside")
     parser.add_argument(
         "--unknown",

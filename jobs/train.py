@@ -26,7 +26,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", required=True, metavar="NAME", help="the run's folder in --storage")
     parser.add_argument("--workers", type=int, metavar="N", help="training workers; train.workers")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="section.key=value")
-    parser.add_argument("--charset-file", metavar="FILE", help="characters to read; 0-9a-z, case-insensitive, if not given")
+    parser.add_argument(
+        "--charset-file", metavar="FILE", help="characters to read; 0-9a-z, case-insensitive, if not given"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the config and the arithmetic, train nothing")
     return parser
 

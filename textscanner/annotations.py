@@ -30,7 +30,16 @@ HEADERS = {"file", "filename", "image", "path"}
 BOX_SLACK_PX = 2.0
 BOX_SLACK_SHARE = 0.05
 
-Reason = Literal["empty_label", "too_long", "missing_image", "broken_image", "box_count", "box_outside", "bad_row", "unknown_character"]
+Reason = Literal[
+    "empty_label",
+    "too_long",
+    "missing_image",
+    "broken_image",
+    "box_count",
+    "box_outside",
+    "bad_row",
+    "unknown_character",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +100,9 @@ def open_source(source: str) -> Files:
     try:
         return _Zip(path)
     except FileNotFoundError:
-        raise ValueError(f"{source} does not exist: give a folder or a zip with one of {', '.join(LABEL_FILES)}") from None
+        raise ValueError(
+            f"{source} does not exist: give a folder or a zip with one of {', '.join(LABEL_FILES)}"
+        ) from None
     except (OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{source} is neither a folder nor a zip that can be read: {error}") from None
 
@@ -109,7 +120,9 @@ def read_labels(files: Files, source: str, split: str | None = None) -> Iterator
             continue
         except UnicodeDecodeError as error:
             raise ValueError(f"{source}/{name} is not UTF-8: {error}") from None
-        rows = _from_jsonl(text) if name.endswith(".jsonl") else _from_table(text, "\t" if name.endswith(".tsv") else ",")
+        rows = (
+            _from_jsonl(text) if name.endswith(".jsonl") else _from_table(text, "\t" if name.endswith(".tsv") else ",")
+        )
         yield from (row for row in rows if split is None or isinstance(row, Reject) or row.split == split)
         return
     raise ValueError(f"{source} holds none of {', '.join(LABEL_FILES)}: add one with a row per image")

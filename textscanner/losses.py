@@ -41,9 +41,7 @@ def supervised_losses(outputs: Outputs, targets: Targets, has_boxes: tf.Tensor, 
         localization = has_boxes * _balanced_smooth_l1(outputs.localization, targets.localization)
     else:
         localization = has_boxes * _squared_over_mass(outputs.localization, targets.localization)
-    total = (
-        config.class_weight * classes + config.order_weight * order + config.localization_weight * localization
-    )
+    total = config.class_weight * classes + config.order_weight * order + config.localization_weight * localization
     return Losses(total, classes, order, localization)
 
 

@@ -13,10 +13,9 @@ import psutil
 import pytest
 
 from cluster.checkpoints import best_checkpoint
-from cluster.dataset import worker_batches
+from cluster.dataset import training_plan, worker_batches
 from cluster.launch import RunError, train_run
 from cluster.storage import RunLayout
-from cluster.worker import training_plan
 from jobs.train import main as train_job
 from tests.factories import rendered_records, write_dataset
 from textscanner import checkpoint
@@ -29,9 +28,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    records = rendered_records(150)
-    train = write_dataset(str(folder / "train"), records[:120], num_shards=3)
-    return train, write_dataset(str(folder / "val"), records[120:])
+    records = rendered_records(160)
+    train = write_dataset(str(folder / "train"), records[:128])
+    return train, write_dataset(str(folder / "val"), records[128:])
 
 
 def config_of(data, *more):
@@ -57,13 +56,14 @@ def rows_seen(config, worker, num_workers, start, steps):
 
 def test_ingest_gives_the_planned_rows_whatever_the_workers_and_wherever_it_starts(ray_session, data):
     config = config_of(data)
-    alone = rows_seen(config, 0, 1, 0, 40)
-    parts = [rows_seen(config, w, 2, 0, 40) for w in range(2)]
+    alone = rows_seen(config, 0, 1, 0, 32)
+    parts = [rows_seen(config, w, 2, 0, 32) for w in range(2)]
     for whole, first, second in zip(alone, *parts, strict=True):
         assert sorted(whole) == sorted(first + second)
-    assert rows_seen(config, 1, 2, 17, 23) == parts[1][17:]
-    # 120 rows in steps of 8: the first 15 steps are the first epoch.
-    assert sorted(row for step in alone[:15] for row in step) == list(range(120))
+    assert rows_seen(config, 1, 2, 17, 15) == parts[1][17:]
+    # 128 rows in steps of 8: 16 steps are an epoch, every row exactly once.
+    for epoch in range(2):
+        assert sorted(row for step in alone[16 * epoch : 16 * epoch + 16] for row in step) == list(range(128))
 
 
 def test_augmented_pixels_are_the_same_after_a_restart(ray_session, data):

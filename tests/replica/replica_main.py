@@ -45,9 +45,7 @@ def main(rank: int, world: int, out: str) -> None:
     ]
     stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
     # Endless, as in training: at the end of a finite one the workers would ask each other whether there is more.
-    dataset = strategy.distribute_datasets_from_function(
-        lambda _: tf.data.Dataset.from_tensor_slices(stacked).repeat()
-    )
+    dataset = strategy.distribute_datasets_from_function(lambda _: tf.data.Dataset.from_tensor_slices(stacked).repeat())
     iterator = iter(dataset)
     losses = [step(next(iterator)).numpy() for _ in range(STEPS)]
     state.refresh_serving()

@@ -95,7 +95,9 @@ def test_loss_does_not_depend_on_the_split_of_a_batch(localization):
     whole = supervised_losses(outputs, targets, boxes, config).total
     parts = [
         supervised_losses(
-            Outputs(*(o[i : i + 2] for o in outputs)), type(targets)(*(t[i : i + 2] for t in targets)), boxes[i : i + 2],
+            Outputs(*(o[i : i + 2] for o in outputs)),
+            type(targets)(*(t[i : i + 2] for t in targets)),
+            boxes[i : i + 2],
             config,
         ).total
         for i in range(0, 8, 2)

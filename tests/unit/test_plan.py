@@ -12,9 +12,7 @@ from cluster.shards import Manifest, ShardInfo
 
 
 def manifest(*shards: tuple[int, ...]) -> Manifest:
-    infos = tuple(
-        ShardInfo(f"s{i}", sum(groups), 0, str(i), groups, {}, 0, 0) for i, groups in enumerate(shards)
-    )
+    infos = tuple(ShardInfo(f"s{i}", sum(groups), 0, str(i), groups, {}, 0, 0) for i, groups in enumerate(shards))
     return Manifest(1, infos, {}, {})
 
 

@@ -80,9 +80,7 @@ def render_word(settings: RenderSettings, row: int) -> WordRecord:
     raise ValueError(f"row {row} could not be drawn in {ATTEMPTS} attempts: no font covers the words asked for")
 
 
-def _attempt(
-    settings: RenderSettings, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, str, Font] | None:
+def _attempt(settings: RenderSettings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str, Font] | None:
     hard = settings.difficulty == "real"
     font = settings.draw_font(rng)
     text = draw_text(rng, settings.split, settings.words, plain=not hard)

@@ -10,7 +10,13 @@ import numpy as np
 
 from textscanner.render.fonts import in_heldout_words
 
-LANGUAGES = (("en", 60_000, 0.8), ("de", 20_000, 0.05), ("fr", 20_000, 0.05), ("es", 20_000, 0.05), ("it", 20_000, 0.05))
+LANGUAGES = (
+    ("en", 60_000, 0.8),
+    ("de", 20_000, 0.05),
+    ("fr", 20_000, 0.05),
+    ("es", 20_000, 0.05),
+    ("it", 20_000, 0.05),
+)
 MAX_LENGTH = 22
 PUNCTUATION = "-'&!.,:"
 
@@ -59,7 +65,9 @@ def draw_text(rng: np.random.Generator, split: str, file: str | None = None, pla
     kind = rng.random()
     if file is not None or kind < 0.72:
         listed, share = words(split, file)
-        text = str(rng.choice(listed, p=share)) if file else str(listed[np.searchsorted(_cumulative(split), rng.random())])
+        text = (
+            str(rng.choice(listed, p=share)) if file else str(listed[np.searchsorted(_cumulative(split), rng.random())])
+        )
         text = text if file else _case(text, rng)
     elif kind < 0.86:
         text = _number(rng, plain)
