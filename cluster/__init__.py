@@ -1,4 +1,4 @@
-"""Ray, storage and failures around `textscanner`. Importing it tells TensorFlow and Ray to be quiet, before either loads."""
+"""Ray, storage and failures around `textscanner`. Importing it quiets TensorFlow and Ray before they load."""
 
 from cluster.logs import quiet
 

@@ -2,8 +2,8 @@
 
 Each worker runs one pipeline over its own part of the plan: a task reads one chunk of one row group, decodes, augments
 and fits it; blocks come back in order (`preserve_order`), a bounded number ahead. Augmentation is seeded with the row's
-place in the plan, so the pixels of step k are the same after a restart and for any number of workers. This module does not
-import TensorFlow: the reading tasks start in a second.
+place in the plan, so the pixels of step k are the same after a restart and for any number of workers. This
+module does not import TensorFlow: the reading tasks start in a second.
 """
 
 from __future__ import annotations
@@ -34,15 +34,11 @@ DATASET_SHIFT = 40
 
 @dataclasses.dataclass(frozen=True)
 class ChunkReader:
-    """The CPU task: an item of the plan in, rows that the network takes out. Pure but for reading."""
+    """An item of the plan in, rows that the network takes out. Pure but for reading."""
 
     config: Config
     uris: tuple[str, ...]
     augment: bool
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> Rows:
-        (item,) = batch["item"]
-        return self.read(item)
 
     def read(self, item: Item) -> Rows:
         """The item's rows, in its order. `text` rides along for evaluation."""
@@ -88,7 +84,7 @@ def stream_items(reader: ChunkReader, items: Iterator[Item], cpus: float) -> Ite
     """The rows of each item, in the order of the items, read ahead by Ray Data tasks of `cpus` CPUs each."""
     configure_data()
     while leg := list(itertools.islice(items, ITEMS_PER_EXECUTION)):
-        # pandas-free: an object column of one item per block, one task per block, one block out.
+        # One item per block: one task each, one block out.
         rows = [{"item": item, "at": at} for at, item in enumerate(leg)]
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _ReadBlock(reader), batch_size=None, batch_format="numpy", num_cpus=cpus, zero_copy_batch=True

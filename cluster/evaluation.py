@@ -123,7 +123,7 @@ def _evaluate_on_ray(checkpoint: str, source: str, num_workers: int) -> Score:
     total = Score(WordCounts(), 0)
     with local_session(), tqdm.tqdm(total=manifest.num_rows, unit="image", desc=source[-40:]) as bar:
         scored = ray.data.from_items(groups, override_num_blocks=len(groups)).map(
-            _ScoreGroup,
+            _ScoreGroup,  # type: ignore[arg-type]  # Ray takes a class here, its annotation does not
             fn_constructor_args=(checkpoint, source),
             concurrency=min(num_workers, len(groups)),
         )

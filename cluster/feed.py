@@ -14,7 +14,7 @@ from textscanner.step import batch_signature
 
 
 class Feed:
-    """A worker's distributed batches, without end, prefetched by `tf.data`; errors of the pipeline come out as they were."""
+    """A worker's distributed batches, prefetched by `tf.data`; an error of the pipeline comes out as it was."""
 
     def __init__(self, config: Config, batches: Iterator[Rows], strategy: tf.distribute.Strategy) -> None:
         self._error: BaseException | None = None

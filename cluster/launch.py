@@ -16,7 +16,7 @@ from cluster.logs import load_tensorflow
 from cluster.progress import Board, Display
 from cluster.session import local_session
 from cluster.shards import read_manifest
-from cluster.storage import RunLayout, open_uri
+from cluster.storage import RunLayout, absolute_uri, open_uri
 from textscanner.config import Config, difference
 
 
@@ -78,20 +78,21 @@ def train_run(config: Config, storage_uri: str, name: str) -> RunResult:
     load_tensorflow()
     from ray.train.tensorflow import TensorflowTrainer  # imports TensorFlow
 
+    config = _with_absolute_uris(config)
     describe(config)
-    layout = RunLayout(storage_uri, name)
+    layout = RunLayout(absolute_uri(storage_uri), name)
     _claim(layout, config)
     root = open_uri(layout.root)
     with local_session(_cpus_wanted(config)):
         _check_room(config)
-        board = Board.remote()
+        board = Board.remote()  # type: ignore[attr-defined]
         trainer = TensorflowTrainer(
             _entry,
             train_loop_config={"config": config.to_dict(), "run_root": layout.root, "board": board},
             scaling_config=_scaling(config),
             run_config=RunConfig(
                 name=name,
-                storage_path=open_uri(storage_uri).path,
+                storage_path=open_uri(layout.storage_uri).path,
                 storage_filesystem=root.filesystem,
                 failure_config=FailureConfig(max_failures=config.train.max_failures),
                 checkpoint_config=CheckpointConfig(
@@ -136,8 +137,14 @@ def _check_room(config: Config) -> None:
     if workers + config.data.task_cpus > cpus:
         raise ValueError(
             f"train.workers x train.cpus_per_worker is {workers:g}, which leaves no data.task_cpus "
-            f"({config.data.task_cpus:g}) of the cluster's {cpus:g} CPUs for reading: lower one of them, or add CPU nodes"
+            f"({config.data.task_cpus:g}) of the cluster's {cpus:g} CPUs for reading: lower one, or add CPU nodes"
         )
+
+
+def _with_absolute_uris(config: Config) -> Config:
+    data = config.data
+    train, val = (tuple(absolute_uri(uri) for uri in uris) for uris in (data.train, data.val))
+    return dataclasses.replace(config, data=dataclasses.replace(data, train=train, val=val))
 
 
 def _claim(layout: RunLayout, config: Config) -> None:
@@ -162,7 +169,7 @@ def _reason(error: ray.train.TrainingFailedError) -> str:
 
 def _result(result: ray.train.Result, config: Config, layout: RunLayout) -> RunResult:
     metric = config.train.best_metric
-    ranked = [(m.get(metric, -1.0), m["step"], c, m) for c, m in result.best_checkpoints]
+    ranked = [(m.get(metric, -1.0), m["step"], c, m) for c, m in result.best_checkpoints or []]
     if not ranked:
         raise RunError(f"{layout.root} holds no checkpoint")
     best = max(ranked, key=lambda entry: entry[:2])
@@ -172,5 +179,7 @@ def _result(result: ray.train.Result, config: Config, layout: RunLayout) -> RunR
 
 
 def _uri(checkpoint: ray.train.Checkpoint) -> str:
-    kind = checkpoint.filesystem.type_name
-    return checkpoint.path if kind == "local" else f"{kind}://{checkpoint.path}"
+    filesystem = checkpoint.filesystem
+    if filesystem is None or filesystem.type_name == "local":
+        return checkpoint.path
+    return f"{filesystem.type_name}://{checkpoint.path}"

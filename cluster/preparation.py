@@ -17,9 +17,10 @@ import tqdm
 
 from cluster.session import local_session
 from cluster.shards import Manifest, ShardInfo, prepare_destination, write_manifest, write_shard
-from cluster.storage import open_uri
+from cluster.storage import absolute_uri, open_uri
 from textscanner.annotations import Label, Reject, open_source, read_labels, to_record
 from textscanner.charset import Charset
+from textscanner.schema import WordRecord
 
 ROWS_PER_SHARD = 4096
 REJECTS_NAME = "rejects.jsonl"
@@ -50,6 +51,7 @@ def prepare_dataset(source: str, out_uri: str, settings: PrepareSettings, overwr
     Raises:
       ValueError: the source cannot be read, the destination is taken, or too little remains.
     """
+    source, out_uri = absolute_uri(source), absolute_uri(out_uri)
     labels, rejects = _labels(source, settings)
     if not labels and not rejects:
         raise ValueError(f"{source} has no row" + (f" of split {settings.split!r}" if settings.split else ""))
@@ -80,14 +82,19 @@ def _labels(source: str, settings: PrepareSettings) -> tuple[list[Label], list[R
 
 def _write_part(source: str, out_uri: str, settings: PrepareSettings, part: dict[str, Any]) -> dict[str, Any]:
     files = open_source(source)
-    records, rejects, unknown = [], [], 0
+    records: list[WordRecord] = []
+    rejects: list[Reject] = []
+    unknown = 0
     for label in part["labels"]:
         record = to_record(label, files, settings.max_length)
         strange = settings.charset.unknown(record.text) if not isinstance(record, Reject) else []
         unknown += bool(strange)
         if strange and settings.unknown == "reject":
             record = Reject(label.file, "unknown_character", f"{strange} in {label.text!r}")
-        (rejects if isinstance(record, Reject) else records).append(record)
+        if isinstance(record, Reject):
+            rejects.append(record)
+        else:
+            records.append(record)
     return {"info": write_shard(out_uri, int(part["index"]), records), "rejects": rejects, "unknown": unknown}
 
 
@@ -100,7 +107,7 @@ def _finish(
     unknown: int,
 ) -> Manifest:
     kept = sum(info.num_rows for info in infos)
-    reasons = dict(collections.Counter(reject.reason for reject in rejects).most_common())
+    reasons: dict[str, int] = dict(collections.Counter(str(r.reason) for r in rejects).most_common())
     lines = "".join(json.dumps(dataclasses.asdict(r), ensure_ascii=False) + "\n" for r in rejects)
     listing = open_uri(out_uri).join(REJECTS_NAME)
     listing.write_bytes(lines.encode())

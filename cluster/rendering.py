@@ -14,6 +14,7 @@ import tqdm
 
 from cluster.session import local_session
 from cluster.shards import Manifest, ShardInfo, prepare_destination, write_manifest, write_shard
+from cluster.storage import absolute_uri
 from textscanner.render.draw import RenderSettings, render_word
 
 WORDS_PER_SHARD = 2048
@@ -33,6 +34,7 @@ def render_dataset(
     """
     if num_words < 1:
         raise ValueError(f"--num-words is {num_words}: must be at least 1")
+    out_uri = absolute_uri(out_uri)
     render_word(settings, 0)  # settings that cannot work fail here and not in a task
     prepare_destination(out_uri, overwrite)
     starts = range(0, num_words, WORDS_PER_SHARD)

@@ -80,6 +80,11 @@ def open_uri(uri: str) -> Location:
     raise ValueError(f"{uri} has the scheme {scheme!r}: wanted a path, file:// or s3://bucket/prefix")
 
 
+def absolute_uri(uri: str) -> str:
+    """The URI as every process understands it: a relative path is resolved here, workers run in other folders."""
+    return uri if "://" in uri else str(pathlib.Path(uri).expanduser().absolute())
+
+
 def _s3() -> pyarrow.fs.FileSystem:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
-Main = Callable[[Sequence[str] | None], int]
+
+class Main(Protocol):
+    """A command's entry: arguments without the program's name, sys.argv's if None; returns the exit code."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Runs the command."""
+        ...
 
 
 def user_mistakes(main: Main) -> Main:

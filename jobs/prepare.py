@@ -12,23 +12,20 @@ from jobs.command import user_mistakes
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.prepare",
-        description="Turns a folder or zip with labels.jsonl, labels.tsv or labels.csv into Parquet shards and a manifest. "
+        description="Turns a folder or zip with labels.jsonl, labels.tsv or labels.csv into shards and a manifest. "
         "Rows that cannot be used are counted by reason and listed in rejects.jsonl.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("source", metavar="SOURCE", help="folder or zip")
     parser.add_argument("--out", required=True, metavar="URI", help="folder or s3:// prefix of the new data set")
-    parser.add_argument("--format", choices=("auto", "labels"), default="auto", help="auto looks for a label file")
     parser.add_argument("--split", metavar="NAME", help="only rows of this split (labels.jsonl)")
-    parser.add_argument(
-        "--charset-file", metavar="FILE", help="characters to read; 0-9a-z, case-insensitive, if not given"
-    )
+    parser.add_argument("--charset-file", metavar="FILE", help="characters to read; by default 0-9a-z, any case")
     parser.add_argument("--max-length", type=int, default=30, metavar="N", help="longer labels are set aside")
     parser.add_argument(
         "--unknown",
         choices=("keep", "reject"),
         default="keep",
-        help="labels with characters outside the charset: keep them (trained as 'unknown', not scored) or set them aside",
+        help="labels with characters outside the charset: keep them (trained as 'unknown', not scored) or reject",
     )
     parser.add_argument("--max-reject-share", type=float, default=0.5, metavar="X", help="more rejects end the job")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")

@@ -142,7 +142,7 @@ def _from_jsonl(text: str) -> Iterator[Label | Reject]:
 
 
 def _from_table(text: str, delimiter: str) -> Iterator[Label | Reject]:
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=delimiter, quoting=quoting), 1):
         if not row or (number == 1 and row[0].strip().lower() in HEADERS):
             continue

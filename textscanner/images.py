@@ -27,7 +27,8 @@ PAD_VALUE = 127
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """How an image was fitted: input pixel = image pixel * scale, per axis; columns past `used_width_px` are padding."""
+    """How an image was fitted: input pixel = image pixel * scale, per axis; columns past
+    `used_width_px` are padding."""
 
     scale_x: float
     scale_y: float

@@ -136,7 +136,7 @@ def make_train_step(state: TrainingState) -> Callable[[Any], tf.Tensor]:
 
 
 def _accumulate(model: keras.Model, batch: Batch, config: Config) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Gradients and loss sums of a replica's batch, micro-batch after micro-batch, each started when the last is done."""
+    """Gradients and loss sums of a replica's batch, one micro-batch after the other."""
     micros = config.optimizer.accumulation
     parts = {name: tf.split(value, micros) for name, value in batch.items()}
     gradients: list[tf.Tensor] = []

@@ -80,7 +80,7 @@ def _axis(centre: tf.Tensor, sigma: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _shrunk(cells: tf.Tensor, valid: tf.Tensor, model: ModelConfig, ratio: float) -> tf.Tensor:
-    """bool [B, N, h, w]: cells inside the quad moved in by d = A (1 - r^2) / L (Vatti), as the half planes' intersection."""
+    """bool [B, N, h, w]: cells inside the quad moved in by d = A (1 - r^2) / L (Vatti), half plane by half plane."""
     following = tf.roll(cells, -1, 2)
     edge = following - cells  # [B, N, 4, 2]
     length = tf.norm(edge, axis=-1)

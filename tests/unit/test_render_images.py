@@ -1,6 +1,7 @@
 """Drawn words: the quads hold the ink, the same seed gives the same bytes; pixels and quads move together."""
 
 import dataclasses
+import pathlib
 
 import cv2
 import numpy as np
@@ -72,7 +73,7 @@ def test_words_and_fonts_held_out_are_not_trained_on():
 
 def test_unusable_fonts_are_passed_over(tmp_path):
     good = settings().fonts[0].path
-    data = open(good, "rb").read()
+    data = pathlib.Path(good).read_bytes()
     (tmp_path / "copy.ttf").write_bytes(data)
     (tmp_path / "copy2.ttf").write_bytes(data)
     (tmp_path / "broken.ttf").write_bytes(data[:1000])

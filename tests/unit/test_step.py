@@ -107,7 +107,7 @@ def test_training_goes_on_as_if_it_had_not_stopped(words, tmp_path, ema):
 
 
 def test_accumulation_changes_nothing_but_memory(words):
-    config = override(TINY, ['model.normalization="group"'.replace('"', "")])
+    config = override(TINY, ["model.normalization=group"])
     batch = tensors(batch_of(words[:32], config))
     rows = []
     for micros in (1, 4):
@@ -151,5 +151,5 @@ def test_a_broken_checkpoint_is_named(tmp_path, words):
     checkpoint.save(tmp_path, state, checkpoint.Saved(0, 0.3, {}))
     weights = tmp_path / checkpoint.WEIGHTS_NAME
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="weights.safetensors"):
+    with pytest.raises(ValueError, match=r"weights\.safetensors"):
         textscanner.load(str(tmp_path))

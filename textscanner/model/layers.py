@@ -25,11 +25,13 @@ class ChannelGroupNorm(keras.layers.Layer):
     """Group normalisation (Wu & He, 2018) of [B, h, w, c] over groups of GROUP_CHANNELS channels, in float32."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """One scale and one offset per channel."""
         channels = input_shape[-1]
         self.scale = self.add_weight(name="scale", shape=(channels,), initializer="ones")
         self.offset = self.add_weight(name="offset", shape=(channels,), initializer="zeros")
 
     def call(self, x):  # noqa: ANN001, ANN201 (Keras tensors)
+        """Normalises [B, h, w, c]."""
         channels = x.shape[-1]
         groups = max(1, channels // GROUP_CHANNELS)
         wide = ops.cast(x, "float32")
@@ -58,7 +60,7 @@ def conv(x, channels: int, name: str, size: int = 3, strides: tuple[int, int] = 
     )(x)
 
 
-def conv_norm(
+def conv_norm(  # noqa: ANN201
     x,  # noqa: ANN001
     channels: int,
     model: ModelConfig,
@@ -66,7 +68,7 @@ def conv_norm(
     size: int = 3,
     strides: tuple[int, int] = (1, 1),
     relu: bool = True,
-):  # noqa: ANN201
+):
     """Convolution, normalisation and, unless switched off, ReLU."""
     x = normalization(model, f"{name}_norm")(conv(x, channels, f"{name}_conv", size, strides))
     return keras.layers.ReLU(name=f"{name}_relu")(x) if relu else x

@@ -1,8 +1,8 @@
 """Fonts: found, checked and told apart.
 
 A font file counts when it opens, has a glyph for every character that will be drawn, and its letters are neither blank
-nor all alike (symbol fonts map letters to pictures; placeholder fonts draw one box). Files that draw the same shapes are
-one font: packages are known that hold one font under two hundred names. Families are split by a hash of their name
+nor all alike (symbol fonts map letters to pictures; placeholder fonts draw one box). Files that draw the same shapes
+are one font: packages are known that hold one font under two hundred names. Families are split by a hash of their name
 into training and held-out ones, so that a model can be tested on letters that it has never seen.
 """
 

@@ -23,7 +23,7 @@ PUNCTUATION = "-'&!.,:"
 
 @functools.lru_cache(maxsize=8)
 def words(split: str, file: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Words and their probabilities: of a file (one a line, evenly), or of wordfreq's lists.
+    """Words and their cumulative probabilities, ending at 1: of a file (one a line, evenly), or of wordfreq's lists.
 
     Raises:
       ValueError: the file is missing or holds no usable word.
@@ -43,8 +43,8 @@ def words(split: str, file: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     ]
     if not kept:
         raise ValueError(f"no word of 1 to {MAX_LENGTH} characters is left for split {split!r}: give more words")
-    share = np.asarray([p for _, p in kept])
-    return np.asarray([w for w, _ in kept]), share / share.sum()
+    cumulative = np.cumsum([p for _, p in kept])
+    return np.asarray([w for w, _ in kept]), cumulative / cumulative[-1]
 
 
 def _frequent() -> tuple[list[str], list[float]]:
@@ -64,10 +64,8 @@ def draw_text(rng: np.random.Generator, split: str, file: str | None = None, pla
     """A text of 1 to MAX_LENGTH characters; `plain` leaves punctuation out."""
     kind = rng.random()
     if file is not None or kind < 0.72:
-        listed, share = words(split, file)
-        text = (
-            str(rng.choice(listed, p=share)) if file else str(listed[np.searchsorted(_cumulative(split), rng.random())])
-        )
+        listed, cumulative = words(split, file)
+        text = str(listed[np.searchsorted(cumulative, rng.random())])
         text = text if file else _case(text, rng)
     elif kind < 0.86:
         text = _number(rng, plain)
@@ -76,13 +74,6 @@ def draw_text(rng: np.random.Generator, split: str, file: str | None = None, pla
     if not plain and file is None and rng.random() < 0.06:
         text = _punctuate(text, rng)
     return text[:MAX_LENGTH]
-
-
-@functools.lru_cache(maxsize=4)
-def _cumulative(split: str) -> np.ndarray:
-    total = np.cumsum(words(split)[1])
-    total[-1] = 1.0
-    return total
 
 
 def _case(word: str, rng: np.random.Generator) -> str:
@@ -104,7 +95,7 @@ def _number(rng: np.random.Generator, plain: bool) -> str:
 
 
 def _code(rng: np.random.Generator) -> str:
-    length = int(min(rng.geometric(0.22) + rng.integers(0, 3), 14))
+    length = min(int(rng.geometric(0.22)) + int(rng.integers(0, 3)), 14)
     alphabet = (string.ascii_uppercase + string.digits, string.ascii_uppercase, string.ascii_lowercase)
     return "".join(rng.choice(list(alphabet[rng.integers(3)]), length))
 

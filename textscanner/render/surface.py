@@ -33,18 +33,18 @@ def ink_against(paper: np.ndarray, contrast: float, rng: np.random.Generator) ->
 
 def background(height: int, width: int, paper: np.ndarray, rng: np.random.Generator, rough: bool) -> np.ndarray:
     """A surface around the colour `paper`, float32 [H, W, 3]: plain, graded, or (`rough`) textured."""
-    image = np.broadcast_to(paper, (height, width, 3)).astype(np.float32)
+    image: np.ndarray = np.broadcast_to(paper, (height, width, 3)).astype(np.float32)
     kind = rng.random()
     if kind < 0.45:
-        image = image + _gradient(height, width, rng)[..., None] * rng.uniform(-50, 50, 3)
+        image = image + _gradient(height, width, rng)[..., None] * rng.uniform(-50, 50, 3).astype(np.float32)
     if not rough:
         return image
     if kind > 0.3:
         cells = int(rng.integers(2, 12))
         strength = rng.uniform(4, 38)
-        image = image + _smooth_noise(height, width, cells, rng)[..., None] * strength
+        image = image + _smooth_noise(height, width, cells, rng)[..., None] * np.float32(strength)
     if rng.random() < 0.2:
-        image = image + _smooth_noise(height, width, 40, rng)[..., None] * rng.uniform(4, 22)
+        image = image + _smooth_noise(height, width, 40, rng)[..., None] * np.float32(rng.uniform(4, 22))
     if rng.random() < 0.14:
         image = _stripes(image, rng)
     if rng.random() < 0.22:
