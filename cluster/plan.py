@@ -1,8 +1,8 @@
 """The order of the data: a pure function of (seed, manifests, weights, streams, global batch).
 
-A global batch is made of `num_streams` virtual streams, each giving the same number of rows per step. Each data
-set's row groups, cut into chunks, are shuffled anew for each epoch and dealt to the streams in turn, without end: every row is
-used once per epoch. Within a stream, a seeded draw says which data set the next row comes from. A worker serves its
+A global batch is made of `num_streams` virtual streams, each giving the same number of rows per step. Each data set's
+row groups, cut into chunks, are shuffled anew for each epoch and dealt to the streams in turn, without end: every row
+is used once per epoch. Within a stream, a seeded draw says which data set the next row comes from. A worker serves its
 share of the streams, so the rows of step k do not depend on how many workers there are, and the plan can be entered at
 any step by counting, without reading anything. What was given up: rows are shuffled within chunks and mixed over
 streams, not over the whole set; write shards in random order (the renderer does).

@@ -11,10 +11,12 @@ import pathlib
 import sys
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 from jobs.command import user_mistakes
 
 TRAIN_WORDS, HELDOUT_WORDS = 40_000, 1_000
+TRAIN_SEED, HELDOUT_SEED = 1, 2
 NUM_STEPS, GLOBAL_BATCH = 1_200, 32
 OVERLAYS, SHEET_WORDS = 24, 32
 
@@ -34,9 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n[{time.monotonic() - begin:4.0f} s] {text}", flush=True)
 
     headline(f"1/4 drawing {TRAIN_WORDS:,} words to learn from, and {HELDOUT_WORDS:,} others in other fonts")
-    code = _render(train, TRAIN_WORDS, "train") or _render(heldout, HELDOUT_WORDS, "heldout")
+    _render(train, TRAIN_WORDS, "train")
+    _render(heldout, HELDOUT_WORDS, "heldout")
     headline("2/4 training on two workers; TensorBoard can watch")
-    code = code or _train(train, heldout, args.storage, args.name)
+    code = _train(train, heldout, args.storage, args.name)
     if code:
         return code
     headline("3/4 reading the held-out words")
@@ -49,16 +52,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _render(out: pathlib.Path, num_words: int, split: str) -> int:
+def _render(out: pathlib.Path, num_words: int, split: Literal["train", "heldout"]) -> None:
+    from cluster.rendering import render_dataset
     from cluster.shards import is_dataset
-    from jobs.render import main as render
+    from textscanner.render.draw import RenderSettings
+    from textscanner.render.fonts import find_fonts, select
 
     if is_dataset(str(out)):
         print(f"there already: {out}")
-        return 0
-    seed = "1" if split == "train" else "2"
-    arguments = ["--out", str(out), "--num-words", str(num_words), "--seed", seed, "--split", split]
-    return render([*arguments, "--difficulty", "easy"])
+        return
+    fonts = select(find_fonts(), split)
+    seed = TRAIN_SEED if split == "train" else HELDOUT_SEED
+    render_dataset(RenderSettings(seed, fonts, difficulty="easy", split=split), str(out), num_words)
 
 
 def _train(train: pathlib.Path, heldout: pathlib.Path, storage: str, name: str) -> int:
