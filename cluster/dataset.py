@@ -20,6 +20,7 @@ import ray
 from cluster.plan import CHUNK_ROWS, Item, Plan, cut_chunks
 from cluster.session import configure_data
 from cluster.shards import Manifest, read_manifest, read_row_group
+from cluster.tasks import Guarded, raise_failure
 from textscanner import schema
 from textscanner.config import Config
 from textscanner.images import augment, decode, fit
@@ -87,10 +88,11 @@ def stream_items(reader: ChunkReader, items: Iterator[Item], cpus: float) -> Ite
         # One item per block: one task each, one block out.
         rows = [{"item": item, "at": at} for at, item in enumerate(leg)]
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            _ReadBlock(reader), batch_size=None, batch_format="numpy", num_cpus=cpus, zero_copy_batch=True
+            Guarded(_ReadBlock(reader)), batch_size=None, batch_format="numpy", num_cpus=cpus, zero_copy_batch=True
         )
         expected = 0
         for block in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
+            raise_failure(block)
             for at, part in _split_by_item(block):
                 assert at == expected, f"Ray Data returned item {at}, expected {expected}"
                 expected += 1

@@ -1,4 +1,4 @@
-"""Scoring a reader on whole data sets, in this process or over Ray actors; the counts are the same.
+"""Scoring a reader on whole data sets, in this process or over Ray tasks; the counts are the same.
 
 A source is a prepared data set (a URI with a manifest) or a folder or zip with a label file. Rows are streamed. Broken
 images count as read wrong: a recogniser that cannot open an image has not read it.
@@ -7,6 +7,7 @@ images count as read wrong: a recogniser that cannot open an image has not read 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ import tqdm
 
 import textscanner
 from cluster.shards import is_dataset, read_manifest, read_records, read_row_group
+from cluster.storage import absolute_uri
 from textscanner import schema
 from textscanner.annotations import Label, open_source, read_labels, to_record
 from textscanner.images import decode
@@ -81,11 +83,12 @@ def score_records(reader: Reader, records: Iterable[WordRecord]) -> Score:
 
 
 def evaluate(checkpoint: str, source: str, split: str | None = None, num_workers: int = 0) -> Score:
-    """Scores a checkpoint folder on a source; with `num_workers` over that many Ray actors (prepared sets only).
+    """Scores a checkpoint folder on a source; a prepared set with `num_workers` over so many Ray tasks at a time.
 
     Raises:
       ValueError: the checkpoint or the source cannot be read.
     """
+    checkpoint, source = absolute_uri(checkpoint), absolute_uri(source)
     if num_workers:
         return _evaluate_on_ray(checkpoint, source, num_workers)
     reader = textscanner.load(checkpoint)
@@ -114,31 +117,25 @@ def _image(record: WordRecord) -> np.ndarray | None:
 
 
 def _evaluate_on_ray(checkpoint: str, source: str, num_workers: int) -> Score:
-    import ray
-
     from cluster.session import local_session
+    from cluster.tasks import map_in_order
 
     manifest = read_manifest(source)
     groups = [{"shard": s.name, "group": g} for s in manifest.shards for g in range(len(s.row_group_rows))]
     total = Score(WordCounts(), 0)
     with local_session(), tqdm.tqdm(total=manifest.num_rows, unit="image", desc=source[-40:]) as bar:
-        scored = ray.data.from_items(groups, override_num_blocks=len(groups)).map(
-            _ScoreGroup,  # type: ignore[arg-type]  # Ray takes a class here, its annotation does not
-            fn_constructor_args=(checkpoint, source),
-            concurrency=min(num_workers, len(groups)),
-        )
-        for row in scored.iter_rows():
+        for row in map_in_order(functools.partial(_score_group, checkpoint, source), groups, num_workers):
             total += row["score"]
             bar.update(row["rows"])
     return total
 
 
-class _ScoreGroup:
-    """A Ray actor that holds a reader."""
+def _score_group(checkpoint: str, source: str, row: dict[str, Any]) -> dict[str, Any]:
+    records = schema.from_table(read_row_group(source, row["shard"], int(row["group"])))
+    return {"score": score_records(_reader(checkpoint), records), "rows": len(records)}
 
-    def __init__(self, checkpoint: str, source: str) -> None:
-        self._reader, self._source = textscanner.load(checkpoint), source
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        records = schema.from_table(read_row_group(self._source, row["shard"], int(row["group"])))
-        return {"score": score_records(self._reader, records), "rows": len(records)}
+@functools.lru_cache(maxsize=1)
+def _reader(checkpoint: str) -> Reader:
+    """Loaded once per worker process: Ray runs later tasks in the same ones."""
+    return textscanner.load(checkpoint)

@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: metrics.jsonl and TensorBoard, in the run's folder.
+"""What a run writes down as it goes: metrics.jsonl, TensorBoard, pictures and a report, in the run's folder.
 
 Rank 0 only. On resuming, lines past the restored step are dropped: the run takes those steps again. With a bucket the
 files are written to a local scratch folder and copied at each flush, because objects cannot be appended to.
@@ -16,9 +16,11 @@ import pyarrow.fs
 import tensorflow as tf
 
 from cluster.storage import open_uri
+from textscanner.report import draw_report
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
+REPORT_NAME = "report.png"
 
 
 class Journal:
@@ -51,6 +53,10 @@ class Journal:
         path = self._folder / "pictures" / f"step_{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(tf.io.encode_png(image).numpy())
+
+    def report(self, words: np.ndarray, title: str) -> None:
+        """report.png: the curves so far above a sheet of readings, uint8 [H, W, 3]."""
+        draw_report(self._metrics.read_text(), words, title, self._folder / REPORT_NAME)
 
     def flush(self) -> None:
         """Everything so far is in the run's folder when this returns."""

@@ -12,12 +12,12 @@ import functools
 import json
 from typing import Any
 
-import ray
 import tqdm
 
 from cluster.session import local_session
 from cluster.shards import Manifest, ShardInfo, prepare_destination, write_manifest, write_shard
 from cluster.storage import absolute_uri, open_uri
+from cluster.tasks import map_in_order
 from textscanner.annotations import Label, Reject, open_source, read_labels, to_record
 from textscanner.charset import Charset
 from textscanner.schema import WordRecord
@@ -64,10 +64,7 @@ def prepare_dataset(source: str, out_uri: str, settings: PrepareSettings, overwr
     unknown = 0
     if parts:
         with local_session(), tqdm.tqdm(total=len(labels), unit="word", desc="prepare") as bar:
-            tasks = ray.data.from_items(parts, override_num_blocks=len(parts)).map(
-                functools.partial(_write_part, source, out_uri, settings)
-            )
-            for part in tasks.iter_rows():
+            for part in map_in_order(functools.partial(_write_part, source, out_uri, settings), parts):
                 infos.append(part["info"])
                 rejects += part["rejects"]
                 unknown += part["unknown"]

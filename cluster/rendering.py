@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-import ray
 import tqdm
 
 from cluster.session import local_session
 from cluster.shards import Manifest, ShardInfo, prepare_destination, write_manifest, write_shard
 from cluster.storage import absolute_uri
+from cluster.tasks import map_in_order
 from textscanner.render.draw import RenderSettings, render_word
 
 WORDS_PER_SHARD = 2048
@@ -41,10 +41,7 @@ def render_dataset(
     ranges = [{"start": start, "stop": min(start + WORDS_PER_SHARD, num_words)} for start in starts]
     infos: list[ShardInfo] = []
     with local_session(num_cpus), tqdm.tqdm(total=num_words, unit="word", desc="render") as bar:
-        shards = ray.data.from_items(ranges, override_num_blocks=len(ranges)).map(
-            functools.partial(_render_shard, settings, out_uri)
-        )
-        for row in shards.iter_rows():
+        for row in map_in_order(functools.partial(_render_shard, settings, out_uri), ranges):
             infos.append(row["info"])
             bar.update(row["info"].num_rows)
     origin = {

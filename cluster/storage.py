@@ -96,7 +96,7 @@ def _s3() -> pyarrow.fs.FileSystem:
 
 @dataclasses.dataclass(frozen=True)
 class RunLayout:
-    """Paths of a run, `storage_uri/name`. Ray Train keeps its checkpoints as `step_*` folders in `root`."""
+    """Paths of a run, `storage_uri/name`. In `root` Ray Train keeps `step_*` checkpoints, the journal its files."""
 
     storage_uri: str
     name: str
@@ -114,13 +114,3 @@ class RunLayout:
     def config(self) -> str:
         """The config that claimed the folder."""
         return f"{self.root}/config.json"
-
-    @property
-    def metrics(self) -> str:
-        """A JSON line per logged step and per validation."""
-        return f"{self.root}/metrics.jsonl"
-
-    @property
-    def report(self) -> str:
-        """Curves and a sheet of readings, drawn at the end."""
-        return f"{self.root}/report.png"

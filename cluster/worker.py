@@ -6,10 +6,10 @@ Every rank takes the same steps and reports equally often; rank 0 also writes ch
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,12 @@ from textscanner.config import Config
 from textscanner.decode import DEFAULT_THRESHOLD
 from textscanner.images import decode
 from textscanner.loop import Pause, training_loop
-from textscanner.pictures import validation_picture
+from textscanner.pictures import sheet, validation_picture
 from textscanner.reader import READ_BATCH, Reader
 from textscanner.step import TrainingState, create_state, make_train_step
 
 PICTURE_WORDS = 9
+REPORT_WORDS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +126,10 @@ class _Worker:
             self._save(pause.step, validated)
 
     def close(self) -> None:
-        """Writes out what is buffered."""
+        """Draws the report and writes out what is buffered."""
         if self._journal:
+            if self._manifests:
+                self._report(self._journal)
             self._journal.close()
 
     def _validate(self, step: int) -> dict[str, float]:
@@ -151,10 +154,14 @@ class _Worker:
         return metrics
 
     def _draw(self) -> np.ndarray:
-        records = list(_first_records(self._config.data.val, PICTURE_WORDS))
-        images = [decode(record.image, record.source) for record in records]
-        texts = [record.text for record in records]
+        texts, images = _first_words(self._config.data.val, PICTURE_WORDS)
         return validation_picture(self._reader.maps(images), texts, self._reader.read(images), self._config.charset)
+
+    def _report(self, journal: Journal) -> None:
+        texts, images = _first_words(self._config.data.val, REPORT_WORDS)
+        accuracy = self._saved.metrics.get("val/word_accuracy", 0.0)
+        title = f"{self._config.preset}: {accuracy:.1%} of validation words read at step {self._saved.step:,}"
+        journal.report(sheet(images, texts, self._reader.read(images)), title)
 
     def _save(self, step: int, validated: dict[str, float]) -> None:
         """A barrier: every rank reports; rank 0's folder is the checkpoint."""
@@ -184,8 +191,8 @@ def dataset_names(uris: tuple[str, ...]) -> list[str]:
     return [n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names)]
 
 
-def _first_records(uris: tuple[str, ...], count: int) -> Iterator[Any]:
-    """The first records of each set in turn, `count` in all."""
+def _first_words(uris: tuple[str, ...], count: int) -> tuple[list[str], list[np.ndarray]]:
+    """Texts and images of the first words of each set in turn, `count` in all."""
     share = -(-count // len(uris))
-    taken = (record for uri in uris for _, record in zip(range(share), read_records(uri), strict=False))
-    return (record for _, record in zip(range(count), taken, strict=False))
+    taken = [record for uri in uris for record in itertools.islice(read_records(uri), share)][:count]
+    return [record.text for record in taken], [decode(record.image, record.source) for record in taken]

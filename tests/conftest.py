@@ -1,9 +1,11 @@
 """Fixtures that several tiers share."""
 
+import dataclasses
+
 import pytest
 
 import cluster  # noqa: F401 (quiet, before TensorFlow and Ray are imported)
-from tests.factories import rendered_records
+from tests.factories import batch_of, rendered_records
 from textscanner.schema import WordRecord
 
 
@@ -20,3 +22,44 @@ def ray_session():
 
     with local_session(num_cpus=4):
         yield
+
+
+@dataclasses.dataclass(frozen=True)
+class Learnt:
+    """A tiny network that has learnt its words by heart."""
+
+    words: list[WordRecord]
+    checkpoint: str
+    losses: list[float]
+    traces: int
+    readings: list
+
+
+@pytest.fixture(scope="session")
+def learnt(words, tmp_path_factory) -> Learnt:
+    """Trained on 32 words until it reads all of them, or 600 steps have not been enough."""
+    import tensorflow as tf
+
+    from textscanner import checkpoint
+    from textscanner.config import override
+    from textscanner.images import decode
+    from textscanner.presets import preset
+    from textscanner.reader import Reader
+    from textscanner.step import create_state, make_train_step
+
+    settings = ["train.global_batch=32", "train.num_steps=600", "optimizer.final_fraction=1"]
+    config = override(preset("tiny"), [*settings, "optimizer.warmup_steps=20", "optimizer.learning_rate=0.01"])
+    known = words[:32]
+    images = [decode(record.image, record.source) for record in known]
+    state = create_state(config, tf.distribute.get_strategy())
+    reader = Reader(config, state.serving)
+    step = make_train_step(state)
+    batch = {name: tf.constant(value) for name, value in batch_of(known, config).items()}
+    losses: list[float] = []
+    readings: list = []
+    while len(losses) < 600 and [r.text for r in readings] != [record.text.lower() for record in known]:
+        losses += [float(step(batch)[0].numpy()) for _ in range(25)]
+        readings = reader.read(images)
+    folder = tmp_path_factory.mktemp("learnt")
+    checkpoint.save(folder, state, checkpoint.Saved(state.step, reader.threshold, {"val/word_accuracy": 1.0}))
+    return Learnt(known, str(folder), losses, step.experimental_get_tracing_count(), readings)

@@ -61,6 +61,8 @@ def training_loop(
         picture = due(step, config.picture_every, last)
         if log or validate or save or picture:
             yield Pause(step, meter.read(step) if log else None, validate, save, picture)
+        elif step == start_step + 1:
+            meter.forget_time()  # the step was traced and compiled: its time says nothing of the next
 
 
 class _Meter:
@@ -72,8 +74,14 @@ class _Meter:
 
     def _reset(self) -> None:
         self.pending: list[tf.Tensor] = []
+        self._untimed = 0
         self.waited_s = 0.0
         self.stepped_s = 0.0
+
+    def forget_time(self) -> None:
+        """Leaves the steps so far out of the rates; their metrics still count."""
+        self._untimed = len(self.pending)
+        self.waited_s = self.stepped_s = 0.0
 
     def read(self, step: int) -> dict[str, float]:
         begin = time.perf_counter()
@@ -85,7 +93,7 @@ class _Meter:
                 f"step {step}: the loss or the gradient is not finite ({means}); lower optimizer.learning_rate, "
                 "or set optimizer.clip_norm"
             )
-        means["images_per_s"] = len(rows) * self._global_batch / elapsed_s
+        means["images_per_s"] = (len(rows) - self._untimed) * self._global_batch / elapsed_s
         means["data_wait_share"] = self.waited_s / elapsed_s
         self._reset()
         return means

@@ -11,11 +11,9 @@ from tests.factories import batch_of
 from textscanner import checkpoint
 from textscanner.config import override
 from textscanner.images import decode
-from textscanner.metrics import WordCounts
 from textscanner.model import build_model
 from textscanner.model.assembly import forward
 from textscanner.presets import preset
-from textscanner.reader import Reader
 from textscanner.step import STEP_METRICS, create_state, make_train_step
 
 TINY = override(preset("tiny"), ["train.global_batch=32", "optimizer.warmup_steps=20"])
@@ -60,25 +58,25 @@ def test_evaluation_is_deterministic_and_leaves_statistics_alone(words):
     assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
 
 
-def test_32_words_are_learnt_by_heart_in_one_trace(words, tmp_path):
-    config = override(TINY, ["train.num_steps=250", "optimizer.learning_rate=0.01"])
-    state = create_state(config, tf.distribute.get_strategy())
-    step = make_train_step(state)
-    batch = tensors(batch_of(words[:32], config))
-    losses = [step(batch)[0].numpy() for _ in range(250)]
-    assert step.experimental_get_tracing_count() == 1
-    assert losses[-1] < 0.1 * losses[0]
-    images = [decode(record.image, record.source) for record in words[:32]]
-    texts = [record.text for record in words[:32]]
-    reader = Reader(config, state.serving)
-    readings = reader.read(images)
-    assert WordCounts.from_pairs(texts, [r.text for r in readings]).word_accuracy == 1.0
-    checkpoint.save(tmp_path, state, checkpoint.Saved(250, 0.3, {"val/word_accuracy": 1.0}))
-    assert textscanner.load(str(tmp_path)).read(images) == readings
-    # The maps know where each character stands: its centre lies near its quad's box, nearly always.
+def test_32_words_are_learnt_by_heart_in_one_trace(learnt):
+    assert learnt.traces == 1
+    assert learnt.losses[-1] < 0.1 * learnt.losses[0]
+    readings = [reading.text for reading in learnt.readings]
+    assert readings == [record.text.lower() for record in learnt.words]
+
+
+def test_a_checkpoint_reads_what_the_trained_network_read(learnt):
+    images = [decode(record.image, record.source) for record in learnt.words]
+    reader = textscanner.load(learnt.checkpoint)
+    assert reader.read(images) == learnt.readings
+    # A row's reading does not depend on its company.
+    assert reader.read(images[5:6]) == learnt.readings[5:6]
+
+
+def test_characters_are_found_where_they_stand(learnt):
     near = [
         quad[:, 0].min() - 5 < character.x_px < quad[:, 0].max() + 5
-        for record, reading in zip(words, readings, strict=False)
+        for record, reading in zip(learnt.words, learnt.readings, strict=True)
         for quad, character in zip(record.quads, reading.characters, strict=True)
     ]
     assert np.mean(near) > 0.9

@@ -1,0 +1,150 @@
+"""The commands that make data and use checkpoints as a person types them, on a local Ray cluster."""
+
+import csv
+import json
+import subprocess
+import sys
+import zipfile
+
+import cv2
+import pytest
+
+from cluster.shards import read_manifest, read_records
+from jobs.evaluate import main as evaluate_job
+from jobs.prepare import main as prepare_job
+from jobs.read import main as read_job
+from tests.factories import write_dataset
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def folder(words, tmp_path):
+    """12 good rows and one of each kind of bad row."""
+    root = tmp_path / "mine"
+    (root / "images").mkdir(parents=True)
+    with (root / "labels.tsv").open("w", newline="") as file:
+        rows = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE, lineterminator="\n")
+        rows.writerow(["file", "text"])
+        for i, record in enumerate(words[:12]):
+            (root / "images" / f"{i}.jpg").write_bytes(record.image)
+            rows.writerow([f"{i}.jpg", record.text])
+        (root / "images" / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+        rows.writerow(["broken.jpg", "word"])
+        rows.writerow(["nowhere.jpg", "word"])
+        rows.writerow(["1.jpg", "  "])
+        rows.writerow(["2.jpg", "x" * 31])
+    return root
+
+
+def test_prepare_keeps_the_good_rows_and_lists_the_others_by_reason(ray_session, folder, words, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert prepare_job([str(folder), "--out", str(out)]) == 0
+    records = list(read_records(str(out)))
+    assert [r.text for r in records] == [r.text for r in words[:12]]
+    assert [r.image for r in records] == [r.image for r in words[:12]]
+    assert read_manifest(str(out)).set_aside == {
+        "broken_image": 1,
+        "missing_image": 1,
+        "empty_label": 1,
+        "too_long": 1,
+    }
+    listed = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
+    assert {(row["file"], row["reason"]) for row in listed} == {
+        ("broken.jpg", "broken_image"),
+        ("nowhere.jpg", "missing_image"),
+        ("1.jpg", "empty_label"),
+        ("2.jpg", "too_long"),
+    }
+    assert "4 rows set aside" in capsys.readouterr().out
+    # The same rows out of a zip give the same bytes.
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder))
+    assert prepare_job([str(tmp_path / "mine.zip"), "--out", str(tmp_path / "out2")]) == 0
+    assert read_manifest(str(tmp_path / "out2")).content_hash == read_manifest(str(out)).content_hash
+
+
+def test_prepare_refuses_what_a_person_would_regret(ray_session, folder, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert prepare_job([str(folder), "--out", out, "--max-reject-share", "0.1"]) == 2
+    assert "broken_image" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert prepare_job([str(folder), "--out", out]) == 0
+    assert prepare_job([str(folder), "--out", out]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert prepare_job([str(folder), "--out", out, "--overwrite"]) == 0
+    assert prepare_job([str(tmp_path / "nothing"), "--out", out]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_rendered_bytes_do_not_depend_on_the_number_of_processes(tmp_path):
+    hashes = []
+    for cpus in (1, 3):
+        out = tmp_path / f"by_{cpus}"
+        command = [sys.executable, "-m", "jobs.render", "--out", str(out), "--num-words", "2200", "--height-px", "32"]
+        done = subprocess.run(
+            [*command, "--seed", "3", "--num-cpus", str(cpus)], check=False, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        manifest = read_manifest(str(out))
+        assert manifest.num_rows == 2200 and len(manifest.shards) == 2
+        hashes.append(manifest.content_hash)
+    assert hashes[0] == hashes[1]
+
+
+def test_evaluation_gives_the_same_figures_here_and_on_ray(ray_session, learnt, words, tmp_path, capsys):
+    # 32 words that it knows and 32 that it does not.
+    data = write_dataset(str(tmp_path / "set"), words)
+    figures = []
+    for workers in ("0", "2"):
+        out = tmp_path / f"figures_{workers}.json"
+        given = [learnt.checkpoint, f"mine={data}", "--json", str(out), "--workers", workers]
+        assert evaluate_job(given) == 0
+        figures.append(json.loads(out.read_text())["datasets"]["mine"])
+    assert figures[0] == figures[1]
+    assert figures[0]["num_words"] == 64
+    assert 0.5 <= figures[0]["word_accuracy"] < 0.9
+    assert {"one_minus_ned", "char_accuracy", "length_accuracy"} <= figures[0].keys()
+    assert "mine" in capsys.readouterr().out
+
+
+def test_evaluation_of_a_labelled_folder_counts_broken_images_as_misread(learnt, folder, tmp_path):
+    out = tmp_path / "figures.json"
+    assert evaluate_job([learnt.checkpoint, str(folder), "--json", str(out)]) == 0
+    figures = json.loads(out.read_text())["datasets"][str(folder)]
+    # The known 12; a broken one, a missing one and one whose label is wrong. The empty label is not scored.
+    assert (figures["num_words"], figures["num_broken"], figures["num_skipped"]) == (15, 2, 1)
+    assert figures["word_accuracy"] == pytest.approx(12 / 15)
+
+
+def test_evaluation_mistakes_are_sentences(ray_session, learnt, words, tmp_path, capsys):
+    data = write_dataset(str(tmp_path / "set"), words)
+    assert evaluate_job([str(tmp_path), data]) == 2
+    assert "is not a checkpoint" in capsys.readouterr().err
+    assert evaluate_job([learnt.checkpoint, str(tmp_path / "none")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    (tmp_path / "set" / "shard-00001.parquet").write_bytes(b"PAR1 no shard PAR1")
+    for workers in ("0", "2"):
+        assert evaluate_job([learnt.checkpoint, data, "--workers", workers]) == 2
+        assert "shard-00001.parquet" in capsys.readouterr().err
+
+
+def test_read_tells_text_and_places_and_draws_them(learnt, folder, tmp_path, capsys):
+    assert read_job([learnt.checkpoint, str(folder / "images"), "--json", "--overlay", str(tmp_path / "drawn")]) == 1
+    told = capsys.readouterr()
+    assert "broken.jpg" in told.err
+    rows = {row["file"].rsplit("/", 1)[1]: row for row in map(json.loads, told.out.splitlines())}
+    assert {name: row["text"] for name, row in rows.items()} == {
+        f"{i}.jpg": record.text.lower() for i, record in enumerate(learnt.words[:12])
+    }
+    row = rows["3.jpg"]
+    assert len(row["characters"]) == len(row["text"]) and 0 < row["confidence"] <= 1
+    places = [character["x_px"] for character in row["characters"]]
+    assert places == sorted(places)
+    drawn = cv2.imread(str(tmp_path / "drawn" / "3.png"))
+    assert drawn is not None and drawn.shape[0] > 240
+    assert read_job([learnt.checkpoint, str(folder / "images" / "3.jpg")]) == 0
+    assert f"\t{row['text']}\t" in capsys.readouterr().out
+    assert read_job([learnt.checkpoint, str(tmp_path / "none.jpg")]) == 2
+    assert "does not exist" in capsys.readouterr().err
