@@ -17,8 +17,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-quickstart: $(STAMP) ## render words, train on two workers, read words never seen: runs/quickstart/
-	@$(BIN)/python -m jobs.quickstart
+quickstart: $(STAMP) ## render words, train on two workers, read words never seen: runs/quickstart/; STORAGE=s3 for a bucket
+	@$(BIN)/python -m jobs.quickstart $(if $(STORAGE),--storage $(STORAGE))
 
 test: $(STAMP) ## all tests: real processes, a real local Ray cluster
 	@$(BIN)/python -m pytest

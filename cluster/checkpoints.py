@@ -1,33 +1,245 @@
-"""Which checkpoints a run's folder holds, and the one to use."""
+"""Checkpoints in storage: written so that half of one cannot be mistaken for a whole, listed, chosen, fetched.
+
+A checkpoint folder in storage ends with `manifest.json` (names, sizes, SHA-256 of its files), which is written last and
+only where there is none. A folder without it does not exist for anybody.
+"""
 
 from __future__ import annotations
 
+import atexit
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
 import json
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from typing import Any, Literal
 
-import pyarrow.fs
+import tqdm
 
-from cluster.storage import Location, open_uri
+from cluster.storage import Location, abort_uploads, absolute_uri, open_uri
 from textscanner.checkpoint import STATE_NAME
 
+MANIFEST_NAME = "manifest.json"
+STEP_FOLDER = re.compile(r"step_(\d{8})")
+RANGE_BYTES = 8 << 20
+PARALLEL_FILES = 4
 
-def best_checkpoint(run_root: str, metric: str = "val/word_accuracy") -> str:
-    """The URI of the run's best checkpoint by a metric of its validation; the newest of equals.
+
+@dataclasses.dataclass(frozen=True)
+class StoredFile:
+    """A file of a checkpoint."""
+
+    name: str
+    num_bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredCheckpoint:
+    """A complete checkpoint in storage.
+
+    Attributes:
+      metrics: of the validation at its step; empty if there was none.
+    """
+
+    uri: str
+    step: int
+    metrics: dict[str, float]
+    files: tuple[StoredFile, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Over all files."""
+        return sum(file.num_bytes for file in self.files)
+
+
+def step_folder(step: int) -> str:
+    """The folder name of a step's checkpoint."""
+    return f"step_{step:08d}"
+
+
+def upload(folder: str | os.PathLike[str], uri: str) -> None:
+    """Puts a local checkpoint folder into storage, the manifest last; remains of an earlier try are removed first.
+
+    Raises:
+      StorageError: storage refuses or does not answer.
+    """
+    source, target = pathlib.Path(folder), open_uri(uri)
+    if target.names():
+        target.delete_tree()
+    abort_uploads(target)
+    state = json.loads((source / STATE_NAME).read_text())
+    files = []
+    for path in sorted(p for p in source.iterdir() if p.is_file()):
+        data = path.read_bytes()
+        target.join(path.name).write_bytes(data)
+        files.append(StoredFile(path.name, len(data), hashlib.sha256(data).hexdigest()))
+    told = {
+        "step": state["step"],
+        "metrics": state["metrics"],
+        "files": [dataclasses.asdict(file) for file in files],
+    }
+    target.join(MANIFEST_NAME).write_new(json.dumps(told, indent=2).encode())
+
+
+def verify(folder: str | os.PathLike[str]) -> None:
+    """Compares a local copy with its manifest.
+
+    Raises:
+      ValueError: a file is missing or differs.
+    """
+    root = pathlib.Path(folder)
+    for file in _parse(str(root), (root / MANIFEST_NAME).read_bytes()).files:
+        path = root / file.name
+        if not path.exists() or _sha256(path) != file.sha256:
+            raise ValueError(f"{path} is missing or not what {MANIFEST_NAME} says: the checkpoint is damaged")
+
+
+def list_checkpoints(run_uri: str) -> list[StoredCheckpoint]:
+    """The complete checkpoints of a run's folder by step.
 
     Raises:
       ValueError: the folder holds none.
     """
-    root = open_uri(run_root)
-    ranked = [(_metric(folder, metric), folder.uri) for folder in _folders(root)]
-    if not ranked:
-        raise ValueError(f"{run_root} holds no checkpoint (a folder with {STATE_NAME}): train first, or check --name")
-    return max(ranked)[1]
+    root = open_uri(run_uri)
+    names = [name for name, is_folder in root.names() if is_folder and STEP_FOLDER.fullmatch(name)]
+    found = [checkpoint for name in names if (checkpoint := _read(root.join(name)))]
+    if not found:
+        there = ", ".join(name for name, _ in root.names()[:8]) or "nothing"
+        raise ValueError(f"{run_uri} holds no complete checkpoint; there is {there}. Check the URI and --name")
+    return found
 
 
-def _folders(root: Location) -> list[Location]:
-    selector = pyarrow.fs.FileSelector(root.path, allow_not_found=True)
-    names = [i.base_name for i in root.filesystem.get_file_info(selector) if i.type == pyarrow.fs.FileType.Directory]
-    return [folder for name in sorted(names) if (folder := root.join(name)).join(STATE_NAME).exists()]
+def choose(
+    found: Iterable[StoredCheckpoint],
+    metric: str = "val/word_accuracy",
+    mode: Literal["max", "min"] = "max",
+    step: int | None = None,
+    last: bool = False,
+) -> StoredCheckpoint:
+    """The checkpoint of a step, the last, or the best by a metric (the newest of equals; the last if none has metrics).
+
+    Raises:
+      ValueError: there is none of that step, or none has that metric.
+    """
+    ordered = sorted(found, key=lambda checkpoint: checkpoint.step)
+    if step is not None:
+        for checkpoint in ordered:
+            if checkpoint.step == step:
+                return checkpoint
+        raise ValueError(f"--step is {step}: there are steps {', '.join(str(c.step) for c in ordered)}")
+    if last or not any(checkpoint.metrics for checkpoint in ordered):
+        return ordered[-1]
+    scored = [checkpoint for checkpoint in ordered if metric in checkpoint.metrics]
+    if not scored:
+        known = sorted({name for checkpoint in ordered for name in checkpoint.metrics})
+        raise ValueError(f"--metric is {metric!r}: no checkpoint has it; there are {', '.join(known)}")
+    sign = 1 if mode == "max" else -1
+    return max(scored, key=lambda checkpoint: (sign * checkpoint.metrics[metric], checkpoint.step))
 
 
-def _metric(folder: Location, metric: str) -> float:
-    return float(json.loads(folder.join(STATE_NAME).read_bytes())["metrics"].get(metric, -1.0))
+def best_checkpoint(run_uri: str) -> str:
+    """The URI of a run's best checkpoint.
+
+    Raises:
+      ValueError: as `list_checkpoints`.
+    """
+    return choose(list_checkpoints(run_uri)).uri
+
+
+def pull(checkpoint: StoredCheckpoint, folder: str | os.PathLike[str], quiet: bool = False) -> pathlib.Path:
+    """Downloads a checkpoint, several files at once, and goes on where an earlier try broke off.
+
+    The folder appears under its name only when every hash has been compared; until then it is `.NAME.partial`.
+
+    Raises:
+      ValueError: something else is at `folder`, or a hash differs.
+      StorageError: storage refuses or does not answer.
+    """
+    target = pathlib.Path(folder).expanduser().absolute()
+    if target.exists():
+        if _holds(target, checkpoint):
+            return target
+        raise ValueError(f"{target} exists and is not {checkpoint.uri}: give another --to, or remove it")
+    partial = target.with_name(f".{target.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    source = open_uri(checkpoint.uri)
+    with (
+        tqdm.tqdm(total=checkpoint.num_bytes, unit="B", unit_scale=True, desc=target.name, disable=quiet) as bar,
+        concurrent.futures.ThreadPoolExecutor(PARALLEL_FILES) as pool,
+    ):
+        for done in [pool.submit(_pull_file, source, partial, file, bar) for file in checkpoint.files]:
+            done.result()
+    (partial / MANIFEST_NAME).write_bytes(source.join(MANIFEST_NAME).read_bytes())
+    verify(partial)
+    partial.rename(target)
+    return target
+
+
+def local_checkpoint(uri: str) -> str:
+    """A local folder with the checkpoint of a URI: the folder itself, a run's best checkpoint, or a copy from storage.
+
+    Raises:
+      ValueError: there is no checkpoint.
+    """
+    place = open_uri(uri)
+    if place.is_local and (place.join(STATE_NAME).exists() or not place.exists()):
+        return uri
+    found = _read(place) or choose(list_checkpoints(absolute_uri(uri)))
+    if place.is_local:
+        return found.uri
+    return str(pull(found, _scratch() / hashlib.sha256(found.uri.encode()).hexdigest()[:16]))
+
+
+@functools.cache
+def _scratch() -> pathlib.Path:
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="textscanner-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _pull_file(source: Location, folder: pathlib.Path, file: StoredFile, bar: tqdm.tqdm) -> None:
+    path = folder / file.name
+    start = path.stat().st_size if path.exists() else 0
+    if start > file.num_bytes:
+        path.unlink()
+        start = 0
+    bar.update(start)
+    with path.open("ab") as out:
+        while start < file.num_bytes:
+            data = source.join(file.name).read_bytes(start, min(start + RANGE_BYTES, file.num_bytes))
+            out.write(data)
+            bar.update(len(data))
+            start += len(data)
+    if _sha256(path) != file.sha256:
+        path.unlink()
+        raise ValueError(f"{source.uri}/{file.name}: not the manifest's SHA-256; the next try downloads it anew")
+
+
+def _read(folder: Location) -> StoredCheckpoint | None:
+    manifest = folder.join(MANIFEST_NAME)
+    return _parse(folder.uri, manifest.read_bytes()) if manifest.exists() else None
+
+
+def _parse(uri: str, data: bytes) -> StoredCheckpoint:
+    try:
+        told: dict[str, Any] = json.loads(data)
+        files = tuple(StoredFile(**file) for file in told["files"])
+        return StoredCheckpoint(uri, int(told["step"]), dict(told["metrics"]), files)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{uri}/{MANIFEST_NAME} cannot be read ({error}): the checkpoint is damaged") from None
+
+
+def _holds(folder: pathlib.Path, checkpoint: StoredCheckpoint) -> bool:
+    return all((folder / f.name).exists() and _sha256(folder / f.name) == f.sha256 for f in checkpoint.files)
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

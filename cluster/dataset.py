@@ -19,7 +19,7 @@ import ray
 
 from cluster.plan import CHUNK_ROWS, Item, Plan, cut_chunks
 from cluster.session import configure_data
-from cluster.shards import Manifest, read_manifest, read_row_group
+from cluster.shards import Cache, Manifest, disk_cache, read_manifest, read_row_group
 from cluster.tasks import Guarded, raise_failure
 from textscanner import schema
 from textscanner.config import Config
@@ -44,11 +44,16 @@ class ChunkReader:
     def read(self, item: Item) -> Rows:
         """The item's rows, in its order. `text` rides along for evaluation."""
         chunk = item.chunk
-        table = read_row_group(self.uris[item.dataset], chunk.shard, chunk.row_group)
+        table = read_row_group(self.uris[item.dataset], chunk.group, self._cache)
         records = schema.from_table(table.slice(chunk.start, len(chunk)))
         order = item.rows() if self.augment else np.arange(len(chunk))
         rows = [self._row(records[i], item, chunk.first_row + int(i)) for i in order]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    @property
+    def _cache(self) -> Cache | None:
+        data = self.config.data
+        return disk_cache(data.cache_dir, round(data.cache_gib * 2**30))
 
     def _row(self, record: schema.WordRecord, item: Item, number: int) -> dict[str, Any]:
         model = self.config.model

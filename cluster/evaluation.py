@@ -16,6 +16,7 @@ import numpy as np
 import tqdm
 
 import textscanner
+from cluster.checkpoints import local_checkpoint
 from cluster.shards import is_dataset, read_manifest, read_records, read_row_group
 from cluster.storage import absolute_uri
 from textscanner import schema
@@ -91,7 +92,7 @@ def evaluate(checkpoint: str, source: str, split: str | None = None, num_workers
     checkpoint, source = absolute_uri(checkpoint), absolute_uri(source)
     if num_workers:
         return _evaluate_on_ray(checkpoint, source, num_workers)
-    reader = textscanner.load(checkpoint)
+    reader = textscanner.load(local_checkpoint(checkpoint))
     records, count = records_of(source, split)
     with tqdm.tqdm(total=count, unit="image", desc=source[-40:]) as bar:
         return score_records(reader, _told(records, bar))
@@ -121,7 +122,7 @@ def _evaluate_on_ray(checkpoint: str, source: str, num_workers: int) -> Score:
     from cluster.tasks import map_in_order
 
     manifest = read_manifest(source)
-    groups = [{"shard": s.name, "group": g} for s in manifest.shards for g in range(len(s.row_group_rows))]
+    groups = [{"ref": ref} for shard in manifest.shards for ref in shard.refs()]
     total = Score(WordCounts(), 0)
     with local_session(), tqdm.tqdm(total=manifest.num_rows, unit="image", desc=source[-40:]) as bar:
         for row in map_in_order(functools.partial(_score_group, checkpoint, source), groups, num_workers):
@@ -131,11 +132,11 @@ def _evaluate_on_ray(checkpoint: str, source: str, num_workers: int) -> Score:
 
 
 def _score_group(checkpoint: str, source: str, row: dict[str, Any]) -> dict[str, Any]:
-    records = schema.from_table(read_row_group(source, row["shard"], int(row["group"])))
+    records = schema.from_table(read_row_group(source, row["ref"]))
     return {"score": score_records(_reader(checkpoint), records), "rows": len(records)}
 
 
 @functools.lru_cache(maxsize=1)
 def _reader(checkpoint: str) -> Reader:
     """Loaded once per worker process: Ray runs later tasks in the same ones."""
-    return textscanner.load(checkpoint)
+    return textscanner.load(local_checkpoint(checkpoint))

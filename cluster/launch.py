@@ -12,16 +12,14 @@ import ray
 import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
+from cluster.checkpoints import choose, list_checkpoints
+from cluster.errors import RunError
 from cluster.logs import load_tensorflow
 from cluster.progress import Board, Display
 from cluster.session import local_session
 from cluster.shards import read_manifest
 from cluster.storage import RunLayout, absolute_uri, open_uri
 from textscanner.config import Config, difference
-
-
-class RunError(RuntimeError):
-    """A run that ended without reaching its last step; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +102,10 @@ def train_run(config: Config, storage_uri: str, name: str) -> RunResult:
         )
         try:
             with Display(board, config.train.num_steps):
-                result = trainer.fit()
+                trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise RunError(_reason(error)) from error
-    return _result(result, config, layout)
+    return _result(config, layout)
 
 
 def _entry(settings: dict[str, Any]) -> None:
@@ -150,8 +148,7 @@ def _with_absolute_uris(config: Config) -> Config:
 def _claim(layout: RunLayout, config: Config) -> None:
     """Writes the config into a new run's folder; refuses a folder that holds another."""
     location = open_uri(layout.config)
-    if not location.exists():
-        location.write_bytes(json.dumps(config.to_dict(), indent=2).encode())
+    if location.write_new(json.dumps(config.to_dict(), indent=2).encode()):
         return
     changed = difference(Config.from_dict(json.loads(location.read_bytes())), config)
     if changed:
@@ -167,19 +164,7 @@ def _reason(error: ray.train.TrainingFailedError) -> str:
     return "; ".join(told) or str(error).strip().splitlines()[-1]
 
 
-def _result(result: ray.train.Result, config: Config, layout: RunLayout) -> RunResult:
-    metric = config.train.best_metric
-    ranked = [(m.get(metric, -1.0), m["step"], c, m) for c, m in result.best_checkpoints or []]
-    if not ranked:
-        raise RunError(f"{layout.root} holds no checkpoint")
-    best = max(ranked, key=lambda entry: entry[:2])
-    last = max(ranked, key=lambda entry: entry[1])
-    metrics = {k: float(v) for k, v in best[3].items() if isinstance(v, (int, float))}
-    return RunResult(_uri(best[2]), _uri(last[2]), metrics, layout.root)
-
-
-def _uri(checkpoint: ray.train.Checkpoint) -> str:
-    filesystem = checkpoint.filesystem
-    if filesystem is None or filesystem.type_name == "local":
-        return checkpoint.path
-    return f"{filesystem.type_name}://{checkpoint.path}"
+def _result(config: Config, layout: RunLayout) -> RunResult:
+    found = list_checkpoints(layout.root)
+    best = choose(found, config.train.best_metric)
+    return RunResult(best.uri, choose(found, last=True).uri, best.metrics, layout.root)

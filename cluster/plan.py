@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cluster.shards import Manifest
+from cluster.shards import Manifest, RowGroupRef
 
 CHUNK_ROWS = 256
 _DRAWS = 4096  # data-set draws per generator
@@ -26,8 +26,7 @@ _DRAWS = 4096  # data-set draws per generator
 class Chunk:
     """Rows `start:stop` of a row group; `first_row` is the data set's row number of row `start`."""
 
-    shard: str
-    row_group: int
+    group: RowGroupRef
     start: int
     stop: int
     first_row: int
@@ -64,10 +63,11 @@ def cut_chunks(manifest: Manifest, max_rows: int) -> tuple[Chunk, ...]:
     """The manifest's row groups, cut into pieces of at most `max_rows`, in storage order."""
     chunks, first = [], 0
     for shard in manifest.shards:
-        for group, rows in enumerate(shard.row_group_rows):
+        for ref in shard.refs():
+            rows = ref.group.num_rows
             for start in range(0, rows, max_rows):
                 stop = min(start + max_rows, rows)
-                chunks.append(Chunk(shard.name, group, start, stop, first + start))
+                chunks.append(Chunk(ref, start, stop, first + start))
             first += rows
     return tuple(chunks)
 

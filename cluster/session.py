@@ -13,6 +13,8 @@ import ray
 import ray.data
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
+from cluster.s3 import passed_on
+
 SCHEDULING_PAUSE_S = 0.02
 
 
@@ -26,7 +28,7 @@ def local_session(num_cpus: int | None = None) -> Iterator[None]:
     ours = not ray.is_initialized()
     if ours:
         if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"):
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": passed_on()})
         else:
             ray.init(
                 address="local",

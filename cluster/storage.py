@@ -1,27 +1,35 @@
-"""URIs -> a filesystem and a path; and the layout of a run's folder, the only builder of its paths.
+"""URIs -> places that are read and written the same way on a disk and in a bucket; and the layout of a run's folder.
 
-A URI is a plain path, `file://...` or `s3://bucket/prefix`. S3 settings come from the standard environment
-(`AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, `AWS_REGION`); pyarrow ignores the endpoint variables, so they are handed to
-it here. Credentials come from the standard chain and are looked up again in every process: nothing here holds one.
+A URI is a plain path, `file://...` or `s3://bucket/prefix`. What is written appears whole or not at all: on a disk by
+a rename, in a bucket by one put (an exception inside a pyarrow output stream would publish the truncated object).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import pathlib
 import uuid
 
 import pyarrow.fs
 
+from cluster.errors import StorageError
+from cluster.s3 import s3_client, s3_filesystem, status_of, told, with_retries
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Location:
-    """A place: `path` on `filesystem`; `uri` is how a person wrote it."""
+    """A place: `path` on `filesystem`; `uri` is how a person wrote it. Every method raises StorageError."""
 
     uri: str
     filesystem: pyarrow.fs.FileSystem
     path: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on a disk of this machine."""
+        return isinstance(self.filesystem, pyarrow.fs.LocalFileSystem)
 
     def join(self, *parts: str) -> Location:
         """The place below this one."""
@@ -30,36 +38,66 @@ class Location:
 
     def exists(self) -> bool:
         """Whether a file or folder is there."""
-        return self.filesystem.get_file_info(self.path).type != pyarrow.fs.FileType.NotFound
+        with told(self.uri):
+            return self.filesystem.get_file_info(self.path).type != pyarrow.fs.FileType.NotFound
 
-    def read_bytes(self) -> bytes:
-        """The file's content.
-
-        Raises:
-          OSError: it is not there, or storage does not answer.
-        """
-        with self.filesystem.open_input_stream(self.path) as stream:
-            return stream.read()
+    def read_bytes(self, start: int = 0, stop: int | None = None) -> bytes:
+        """The file's content, or bytes `start:stop` of it in one request."""
+        with told(self.uri):
+            if self.is_local:
+                return _read(self.filesystem, self.path, start, stop)
+            return with_retries(lambda: _read(self.filesystem, self.path, start, stop))
 
     def write_bytes(self, data: bytes) -> None:
         """Writes the file so that no reader sees half of it; folders above it are made on a disk."""
-        if not isinstance(self.filesystem, pyarrow.fs.LocalFileSystem):
-            with self.filesystem.open_output_stream(self.path) as stream:
-                stream.write(data)
-            return
-        target = pathlib.Path(self.path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-        try:
-            partial.write_bytes(data)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        with told(self.uri):
+            if self.is_local:
+                _write_local(pathlib.Path(self.path), data)
+            else:
+                bucket, _, key = self.path.partition("/")
+                client = s3_client()
+                with_retries(lambda: client.upload_fileobj(io.BytesIO(data), bucket, key))
+
+    def write_new(self, data: bytes) -> bool:
+        """Writes the file only where there is none, whoever else tries at the same time; False if there is one."""
+        with told(self.uri):
+            return _create_local(pathlib.Path(self.path), data) if self.is_local else _create_s3(self.path, data)
 
     def delete(self) -> None:
         """Removes the file if it is there."""
-        if self.exists():
-            self.filesystem.delete_file(self.path)
+        with told(self.uri):
+            if self.exists():
+                self.filesystem.delete_file(self.path)
+
+    def delete_tree(self) -> None:
+        """Removes everything below, and uploads below that were never finished."""
+        with told(self.uri):
+            if self.is_local:
+                if self.exists():
+                    self.filesystem.delete_dir(self.path)
+                return
+            abort_uploads(self)
+            client = s3_client()
+            bucket, _, prefix = self.path.partition("/")
+            for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
+                keys = [{"Key": found["Key"]} for found in page.get("Contents", [])]
+                if keys:
+                    client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+
+    def names(self) -> list[tuple[str, bool]]:
+        """(name, is a folder) of everything directly below, in order; empty where there is nothing."""
+        with told(self.uri):
+            selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True)
+            infos = self.filesystem.get_file_info(selector)
+        return sorted((info.base_name, info.type == pyarrow.fs.FileType.Directory) for info in infos)
+
+    def sizes(self) -> dict[str, int]:
+        """Size in bytes of every file below, by its path relative to this place."""
+        with told(self.uri):
+            selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True, recursive=True)
+            infos = self.filesystem.get_file_info(selector)
+        start = len(self.path.rstrip("/")) + 1
+        return {info.path[start:]: info.size for info in infos if info.type == pyarrow.fs.FileType.File}
 
 
 def open_uri(uri: str) -> Location:
@@ -76,7 +114,7 @@ def open_uri(uri: str) -> Location:
     if scheme == "s3":
         if not rest.strip("/"):
             raise ValueError(f"{uri} names no bucket: wanted s3://bucket/prefix")
-        return Location(uri, _s3(), rest.rstrip("/"))
+        return Location(uri, s3_filesystem(), rest.strip("/"))
     raise ValueError(f"{uri} has the scheme {scheme!r}: wanted a path, file:// or s3://bucket/prefix")
 
 
@@ -85,13 +123,73 @@ def absolute_uri(uri: str) -> str:
     return uri if "://" in uri else str(pathlib.Path(uri).expanduser().absolute())
 
 
-def _s3() -> pyarrow.fs.FileSystem:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    options = {"region": region} if region else {}
-    if endpoint:
-        options["endpoint_override"] = endpoint
-    return pyarrow.fs.S3FileSystem(**options)
+def abort_uploads(location: Location) -> int:
+    """Ends multipart uploads below a place that were never finished; they cost money and no listing shows them.
+
+    Returns:
+      how many there were.
+    """
+    if location.is_local:
+        return 0
+    client = s3_client()
+    bucket, _, prefix = location.path.partition("/")
+    aborted = 0
+    with told(location.uri):
+        for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
+            for upload in page.get("Uploads", []):
+                client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+                aborted += 1
+    return aborted
+
+
+def _read(filesystem: pyarrow.fs.FileSystem, path: str, start: int, stop: int | None) -> bytes:
+    with filesystem.open_input_file(path) as file:
+        if start == 0 and stop is None:
+            return file.read()
+        data = file.read_at((file.size() if stop is None else stop) - start, start)
+    if stop is not None and len(data) != stop - start:
+        raise StorageError(f"{path} ends at byte {start + len(data)}, wanted {start}-{stop}")
+    return data
+
+
+def _write_local(target: pathlib.Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _create_local(target: pathlib.Path, data: bytes) -> bool:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_bytes(data)
+        os.link(partial, target)  # fails where there is one; unlike open("x") never shows half a file
+    except FileExistsError:
+        return False
+    finally:
+        partial.unlink(missing_ok=True)
+    return True
+
+
+def _create_s3(path: str, data: bytes) -> bool:
+    bucket, _, key = path.partition("/")
+    client = s3_client()
+
+    def put() -> bool:
+        try:
+            client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+        except client.exceptions.ClientError as error:
+            if status_of(error) == 412:
+                # Our own put, whose answer was lost, looks like another's: the content tells.
+                return client.get_object(Bucket=bucket, Key=key)["Body"].read() == data
+            raise
+        return True
+
+    return with_retries(put)
 
 
 @dataclasses.dataclass(frozen=True)

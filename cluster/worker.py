@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 import ray.train
 import tensorflow as tf
+from ray.train import CheckpointUploadMode
 
+from cluster.checkpoints import step_folder, upload, verify
 from cluster.dataset import evaluation_rows, training_plan, worker_batches
 from cluster.feed import Feed
 from cluster.journal import Journal
 from cluster.shards import Manifest, read_manifest, read_records
+from cluster.storage import open_uri
 from cluster.strategy import make_strategy, sum_over_workers
 from textscanner import checkpoint
 from textscanner.calibration import Calibration
@@ -88,6 +91,7 @@ def _restore(state: TrainingState) -> checkpoint.Saved:
     if newest is None:
         return checkpoint.Saved(0, DEFAULT_THRESHOLD, {})
     with newest.as_directory() as folder:
+        verify(folder)
         return checkpoint.restore(folder, state)
 
 
@@ -99,7 +103,7 @@ class _Worker:
     ) -> None:
         self._state, self._config = state, state.config
         self._rank, self._world = rank, world
-        self._board = settings.board
+        self._board, self._run_root = settings.board, settings.run_root
         self._saved = saved
         self._reader = Reader(self._config, state.serving, saved.step, saved.metrics, saved.threshold)
         self._manifests: list[Manifest] = [read_manifest(uri) for uri in self._config.data.val]
@@ -164,22 +168,29 @@ class _Worker:
         journal.report(sheet(images, texts, self._reader.read(images)), title)
 
     def _save(self, step: int, validated: dict[str, float]) -> None:
-        """A barrier: every rank reports; rank 0's folder is the checkpoint."""
-        self._saved = dataclasses.replace(self._saved, step=step)
+        """Every rank reports; rank 0's folder is the checkpoint, uploaded while the next steps run."""
+        self._saved = dataclasses.replace(self._saved, step=step, metrics=validated)
         # Ray ranks checkpoints by these; one without a validation of its own must not inherit another's rank.
         metrics = {"step": step, self._config.train.best_metric: -1.0} | validated
-        if self._rank != 0:
-            ray.train.report(metrics)
-            return
-        with tempfile.TemporaryDirectory() as folder:
+        local = None
+        if self._journal:
+            folder = tempfile.mkdtemp(prefix="checkpoint-")
             checkpoint.save(folder, self._state, self._saved)
-            assert self._journal
             self._journal.flush()
-            ray.train.report(
-                metrics,
-                checkpoint=ray.train.Checkpoint.from_directory(folder),
-                checkpoint_dir_name=f"step_{step:08d}",
-            )
+            local = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report(
+            metrics,
+            checkpoint=local,
+            checkpoint_dir_name=step_folder(step),
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+            checkpoint_upload_fn=self._upload,
+        )
+
+    def _upload(self, local: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+        place = open_uri(self._run_root).join(name)
+        upload(local.path, place.uri)
+        return ray.train.Checkpoint(path=place.path, filesystem=place.filesystem)
 
     def _say(self, sentence: str) -> None:
         self._board.say.remote(sentence)

@@ -1,4 +1,4 @@
-"""What every command shares: a user's mistake is one sentence and exit code 2, never a stack trace."""
+"""What every command shares: a failure is one sentence and an exit code, never a stack trace."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import functools
 import sys
 from collections.abc import Sequence
 from typing import Protocol
+
+from cluster.errors import StorageError
 
 
 class Main(Protocol):
@@ -17,7 +19,7 @@ class Main(Protocol):
 
 
 def user_mistakes(main: Main) -> Main:
-    """Turns a ValueError of `main` into its message on stderr and exit code 2, and Ctrl-C into 130."""
+    """Turns a ValueError of `main` into its message and exit code 2, a StorageError into 1, Ctrl-C into 130."""
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +28,9 @@ def user_mistakes(main: Main) -> Main:
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except StorageError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         except KeyboardInterrupt:
             print("stopped; the same command goes on where this one ended", file=sys.stderr)
             return 130

@@ -16,7 +16,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m jobs.evaluate",
         description="Scores a checkpoint: case-insensitive, letters and digits only, as the field does.",
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint folder")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="a checkpoint, or a run for its best one; a folder or s3:// URI"
+    )
     parser.add_argument(
         "datasets",
         nargs="+",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import pathlib
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Literal
 
 from jobs.command import user_mistakes
 
+FOLDER, NAME = "runs", "quickstart"
 NUM_STEPS, GLOBAL_BATCH = 900, 32
 TRAIN_WORDS, HELDOUT_WORDS = NUM_STEPS * GLOBAL_BATCH, 1_000  # each word is seen once
 TRAIN_SEED, HELDOUT_SEED = 1, 2
@@ -25,12 +27,30 @@ OVERLAYS = 24
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the stages; returns the exit code of the first that fails, else 0."""
     parser = argparse.ArgumentParser(prog="python -m jobs.quickstart", description=__doc__)
-    parser.add_argument("--storage", default="runs", metavar="URI", help="where everything goes")
-    parser.add_argument("--name", default="quickstart", metavar="NAME", help="the folder in --storage")
+    parser.add_argument(
+        "--storage",
+        default=FOLDER,
+        metavar="URI",
+        help="where data and run go: a folder, s3://bucket/prefix, or s3 for a local object store that is started",
+    )
     args = parser.parse_args(argv)
+    if args.storage != "s3":
+        return _run(args.storage)
+    from cluster import objectstore
+
+    server = objectstore.start(f"{FOLDER}/objectstore")
+    os.environ.update(server.environment)
+    try:
+        return _run(f"{server.uri}/{FOLDER}")
+    finally:
+        objectstore.stop(server.folder)
+
+
+def _run(storage: str) -> int:
     begin = time.monotonic()
-    root = pathlib.Path(args.storage) / args.name
-    train, heldout = root / "data" / "train", root / "data" / "heldout"
+    run, train, heldout = f"{storage}/{NAME}", f"{storage}/{NAME}/data/train", f"{storage}/{NAME}/data/heldout"
+    out = pathlib.Path(FOLDER) / NAME
+    out.mkdir(parents=True, exist_ok=True)
 
     def headline(text: str) -> None:
         print(f"\n[{time.monotonic() - begin:4.0f} s] {text}", flush=True)
@@ -39,34 +59,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     _render(train, TRAIN_WORDS, "train")
     _render(heldout, HELDOUT_WORDS, "heldout")
     headline("2/4 training on two workers; TensorBoard can watch")
-    code = _train(train, heldout, args.storage, args.name)
+    code = _train(train, heldout, storage)
     if code:
         return code
     headline("3/4 reading the held-out words")
-    code = _evaluate(root, heldout)
+    code = _evaluate(run, heldout, out)
     headline("4/4 drawing what was read")
-    _draw_overlays(root, heldout)
-    headline(f"done\n  {root}/report.png     curves, and what was read right and wrong")
-    print(f"  {root}/overlays/      characters and their order on each word\n  {root}/report.json    figures")
-    print(f"next: python -m jobs.read {_checkpoint(root)} YOUR_WORD_IMAGE")
+    checkpoint = _draw(run, heldout, out)
+    headline(f"done\n  {out}/report.png     curves, and what was read right and wrong")
+    print(f"  {out}/overlays/      characters and their order on each word\n  {out}/report.json    figures")
+    print(f"next: python -m jobs.read {checkpoint} YOUR_WORD_IMAGE")
     return code
 
 
-def _render(out: pathlib.Path, num_words: int, split: Literal["train", "heldout"]) -> None:
+def _render(out: str, num_words: int, split: Literal["train", "heldout"]) -> None:
     from cluster.rendering import render_dataset
     from cluster.shards import is_dataset
     from textscanner.render.draw import RenderSettings
     from textscanner.render.fonts import find_fonts, select
 
-    if is_dataset(str(out)):
+    if is_dataset(out):
         print(f"there already: {out}")
         return
     fonts = select(find_fonts(), split)
     seed = TRAIN_SEED if split == "train" else HELDOUT_SEED
-    render_dataset(RenderSettings(seed, fonts, difficulty="easy", split=split), str(out), num_words)
+    render_dataset(RenderSettings(seed, fonts, difficulty="easy", split=split), out, num_words)
 
 
-def _train(train: pathlib.Path, heldout: pathlib.Path, storage: str, name: str) -> int:
+def _train(train: str, heldout: str, storage: str) -> int:
     from jobs.train import main as train_job
 
     settings = {
@@ -80,7 +100,7 @@ def _train(train: pathlib.Path, heldout: pathlib.Path, storage: str, name: str) 
         "optimizer.precision": _precision(),
     }
     told = [f"{key}={value}" for key, value in settings.items()]
-    where = ["--train", str(train), "--val", str(heldout), "--storage", storage, "--name", name]
+    where = ["--train", train, "--val", heldout, "--storage", storage, "--name", NAME]
     return train_job(["small", *where, "--workers", "2", "--set", *told])
 
 
@@ -91,28 +111,28 @@ def _precision() -> str:
     return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
-def _evaluate(root: pathlib.Path, heldout: pathlib.Path) -> int:
+def _evaluate(run: str, heldout: str, out: pathlib.Path) -> int:
     from jobs.evaluate import main as evaluate
 
-    return evaluate([_checkpoint(root), f"heldout={heldout}", "--json", str(root / "report.json")])
+    return evaluate([run, f"heldout={heldout}", "--json", str(out / "report.json")])
 
 
-def _checkpoint(root: pathlib.Path) -> str:
+def _draw(run: str, heldout: str, out: pathlib.Path) -> str:
+    """The first held-out words as files, their readings drawn on them, and the run's report; returns the checkpoint."""
     from cluster.checkpoints import best_checkpoint
-
-    return best_checkpoint(str(root))
-
-
-def _draw_overlays(root: pathlib.Path, heldout: pathlib.Path) -> None:
-    """The first held-out words as files, and through `jobs.read` their readings drawn on them."""
+    from cluster.journal import REPORT_NAME
     from cluster.shards import read_records
+    from cluster.storage import open_uri
     from jobs.read import main as read
 
-    words = root / "words"
+    words = out / "words"
     words.mkdir(exist_ok=True)
-    for i, record in enumerate(itertools.islice(read_records(str(heldout)), OVERLAYS)):
+    for i, record in enumerate(itertools.islice(read_records(heldout), OVERLAYS)):
         (words / f"{i:02d}_{record.text}.jpg").write_bytes(record.image)
-    read([_checkpoint(root), str(words), "--overlay", str(root / "overlays")])
+    read([run, str(words), "--overlay", str(out / "overlays")])
+    if "://" in run:
+        (out / REPORT_NAME).write_bytes(open_uri(run).join(REPORT_NAME).read_bytes())
+    return best_checkpoint(run)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m jobs.read", description="Reads images that show one word each.")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint folder")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="a checkpoint, or a run for its best one; a folder or s3:// URI"
+    )
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="image files, or folders of them")
     parser.add_argument("--overlay", metavar="DIR", help="draw the characters and their order on copies there")
     parser.add_argument("--json", action="store_true", help="a JSON object a line, with character positions in pixels")
@@ -32,9 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     load_tensorflow()
     import textscanner
+    from cluster.checkpoints import local_checkpoint
     from textscanner.images import decode
 
-    reader = textscanner.load(args.checkpoint)
+    reader = textscanner.load(local_checkpoint(args.checkpoint))
     images, opened, failed = [], [], 0
     for path in paths:
         try:

@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(given)
     config = _config(args)
-    from cluster.launch import RunError, describe, train_run
+    from cluster.errors import RunError
+    from cluster.launch import describe, train_run
 
     if args.dry_run:
         print(json.dumps(config.to_dict(), indent=2))

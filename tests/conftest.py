@@ -1,6 +1,7 @@
 """Fixtures that several tiers share."""
 
 import dataclasses
+import uuid
 
 import pytest
 
@@ -16,8 +17,27 @@ def words() -> list[WordRecord]:
 
 
 @pytest.fixture(scope="session")
-def ray_session():
-    """One local Ray cluster for the tests that need one."""
+def object_store(tmp_path_factory):
+    """A real S3 server on loopback; the environment of this process names it."""
+    from cluster import objectstore
+
+    server = objectstore.start(tmp_path_factory.mktemp("objectstore"))
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in server.environment.items():
+            patched.setenv(name, value)
+        yield server
+    objectstore.stop(server.folder)
+
+
+@pytest.fixture
+def bucket(object_store) -> str:
+    """A fresh prefix in the server's bucket."""
+    return f"{object_store.uri}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def ray_session(object_store):
+    """One local Ray cluster for the tests that need one; its workers inherit the object store's environment."""
     from cluster.session import local_session
 
     with local_session(num_cpus=4):

@@ -209,6 +209,8 @@ class DataConfig:
       augment: random colour, blur, noise and geometry on training images.
       task_cpus: CPUs reserved for each reading task.
       prefetch_batches: batches ready ahead of the step, per worker.
+      cache_dir: a folder on each node where what was read from storage is kept; empty for none.
+      cache_gib: at most so much of it, least recently used out first.
     """
 
     train: tuple[str, ...] = ()
@@ -218,6 +220,8 @@ class DataConfig:
     augment: bool = True
     task_cpus: float = 0.5
     prefetch_batches: int = 4
+    cache_dir: str = ""
+    cache_gib: float = 20.0
 
     def __post_init__(self) -> None:
         if self.weights:
@@ -228,6 +232,7 @@ class DataConfig:
                 f"must be one positive number per training set ({len(self.train)} given)",
             )
         _require(self.num_streams >= 1, "data.num_streams", self.num_streams, "must be at least 1")
+        _require(self.cache_gib > 0, "data.cache_gib", self.cache_gib, "must be positive; an empty cache_dir is off")
         _require(self.prefetch_batches >= 1, "data.prefetch_batches", self.prefetch_batches, "must be at least 1")
 
 

@@ -113,15 +113,15 @@ def test_evaluation_of_a_labelled_folder_counts_broken_images_as_misread(learnt,
     out = tmp_path / "figures.json"
     assert evaluate_job([learnt.checkpoint, str(folder), "--json", str(out)]) == 0
     figures = json.loads(out.read_text())["datasets"][str(folder)]
-    # The known 12; a broken one, a missing one and one whose label is wrong. The empty label is not scored.
-    assert (figures["num_words"], figures["num_broken"], figures["num_skipped"]) == (15, 2, 1)
+    # The known 12; a broken one, a missing one and one whose label is wrong. The empty label is skipped, unread.
+    assert (figures["num_words"], figures["num_broken"], figures["num_skipped"]) == (15, 3, 1)
     assert figures["word_accuracy"] == pytest.approx(12 / 15)
 
 
 def test_evaluation_mistakes_are_sentences(ray_session, learnt, words, tmp_path, capsys):
     data = write_dataset(str(tmp_path / "set"), words)
     assert evaluate_job([str(tmp_path), data]) == 2
-    assert "is not a checkpoint" in capsys.readouterr().err
+    assert "holds no complete checkpoint" in capsys.readouterr().err
     assert evaluate_job([learnt.checkpoint, str(tmp_path / "none")]) == 2
     assert "does not exist" in capsys.readouterr().err
     (tmp_path / "set" / "shard-00001.parquet").write_bytes(b"PAR1 no shard PAR1")

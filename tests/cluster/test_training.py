@@ -14,7 +14,8 @@ import pytest
 
 from cluster.checkpoints import best_checkpoint
 from cluster.dataset import training_plan, worker_batches
-from cluster.launch import RunError, train_run
+from cluster.errors import RunError
+from cluster.launch import train_run
 from cluster.storage import RunLayout
 from jobs.train import main as train_job
 from tests.factories import rendered_records, write_dataset

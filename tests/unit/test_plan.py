@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from cluster.plan import Plan, cut_chunks
-from cluster.shards import Manifest, ShardInfo
+from cluster.shards import Manifest, RowGroup, ShardInfo
 
 
 def manifest(*shards: tuple[int, ...]) -> Manifest:
-    infos = tuple(ShardInfo(f"s{i}", sum(groups), 0, str(i), groups, {}, 0, 0) for i, groups in enumerate(shards))
+    infos = tuple(
+        ShardInfo(f"s{i}", sum(sizes), 0, str(i), tuple(RowGroup(size, 0, 0, "") for size in sizes), {}, 0, 0)
+        for i, sizes in enumerate(shards)
+    )
     return Manifest(1, infos, {}, {})
 
 

@@ -39,9 +39,8 @@ def test_row_groups_are_as_the_manifest_says(tmp_path, words):
     records = [dataclasses.replace(words[i % 8], source=str(i)) for i in range(ROW_GROUP_ROWS + 5)]
     uri = write_dataset(str(tmp_path / "set"), records, num_shards=1)
     (shard,) = read_manifest(uri).shards
-    assert shard.row_group_rows == (ROW_GROUP_ROWS, 5)
-    for group, rows in enumerate(shard.row_group_rows):
-        assert read_row_group(uri, shard.name, group).num_rows == rows
+    assert [group.num_rows for group in shard.row_groups] == [ROW_GROUP_ROWS, 5]
+    assert [read_row_group(uri, ref).num_rows for ref in shard.refs()] == [ROW_GROUP_ROWS, 5]
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path, words):
@@ -67,8 +66,9 @@ def test_a_damaged_shard_and_an_old_manifest_are_named(tmp_path, words):
     uri = write_dataset(str(tmp_path / "set"), words[:4], num_shards=1)
     shard = tmp_path / "set" / "shard-00000.parquet"
     shard.write_bytes(shard.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"shard-00000\.parquet, row group 0"):
-        read_row_group(uri, shard.name, 0)
+    (ref,) = read_manifest(uri).shards[0].refs()
+    with pytest.raises(ValueError, match=r"shard-00000\.parquet"):
+        read_row_group(uri, ref)
     path = tmp_path / "set" / MANIFEST_NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 0}))
     with pytest.raises(ValueError, match="schema version 0"):

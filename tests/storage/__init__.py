@@ -1,0 +1,1 @@
+"""A real S3 server, and a proxy that breaks connections."""

@@ -1,0 +1,128 @@
+"""Checkpoints out of a bucket with nothing but storage: complete ones only, verified, resumed."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import stat
+import subprocess
+import sys
+
+import pytest
+
+import textscanner
+from cluster.checkpoints import MANIFEST_NAME, list_checkpoints, local_checkpoint, pull, upload
+from cluster.storage import open_uri
+from jobs.pull import main as pull_job
+from textscanner.checkpoint import STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
+from textscanner.images import decode
+
+pytestmark = pytest.mark.storage
+
+
+@pytest.fixture
+def run(bucket, learnt, tmp_path):
+    """A run with checkpoints at steps 10 (best), 20, 30, and one whose upload broke off."""
+    for step, accuracy in ((10, 0.9), (20, 0.5), (30, 0.7)):
+        folder = tmp_path / "local" / str(step)
+        shutil.copytree(learnt.checkpoint, folder)
+        state = json.loads((folder / STATE_NAME).read_text())
+        state |= {"step": step, "metrics": {"val/word_accuracy": accuracy}}
+        (folder / STATE_NAME).write_text(json.dumps(state))
+        upload(folder, f"{bucket}/run/step_{step:08d}")
+    broken = open_uri(f"{bucket}/run/step_00000040")
+    broken.join(STATE_NAME).write_bytes(b"{}")
+    broken.join(WEIGHTS_NAME).write_bytes(b"half")
+    return f"{bucket}/run"
+
+
+def test_only_complete_checkpoints_are_listed_and_the_best_is_pulled(run, learnt, tmp_path, capsys):
+    assert [c.step for c in list_checkpoints(run)] == [10, 20, 30]
+    assert pull_job([run, "--list"]) == 0
+    listed = capsys.readouterr().out
+    assert "90.0%" in listed and "40" not in re.findall(r"│\s+(\d+)\s+│", listed)
+    for flags, step in (([], 10), (["--last"], 30), (["--step", "20"], 20), (["--mode", "min"], 20)):
+        assert pull_job([run, *flags, "--to", str(tmp_path / f"to{step}{''.join(flags)}")]) == 0
+        assert f"step {step}" in capsys.readouterr().out
+    image = decode(learnt.words[0].image, "")
+    assert textscanner.load(str(tmp_path / "to10")).read([image]) == learnt.readings[:1]
+    assert textscanner.load(local_checkpoint(run)).read([image]) == learnt.readings[:1]
+
+
+def test_a_broken_download_goes_on_and_a_half_folder_never_shows(run, tmp_path):
+    (best, *_) = list_checkpoints(run)
+    target, partial = tmp_path / "best", tmp_path / ".best.partial"
+    weights = next(file for file in best.files if file.name == WEIGHTS_NAME)
+    whole = open_uri(best.uri).join(WEIGHTS_NAME).read_bytes()
+    # The first half came over, and the object then changes: the rest does not fit.
+    partial.mkdir()
+    (partial / WEIGHTS_NAME).write_bytes(whole[: len(whole) // 2])
+    open_uri(best.uri).join(WEIGHTS_NAME).write_bytes(bytes(len(whole)))
+    with pytest.raises(ValueError, match=r"weights\.safetensors: not the manifest's SHA-256"):
+        pull(best, target, quiet=True)
+    assert not target.exists()
+    # What came over is used: with the right half on disk and the right rest in storage it is whole.
+    (partial / WEIGHTS_NAME).write_bytes(whole[: len(whole) // 2])
+    open_uri(best.uri).join(WEIGHTS_NAME).write_bytes(bytes(len(whole) // 2) + whole[len(whole) // 2 :])
+    pull(best, target, quiet=True)
+    assert (target / WEIGHTS_NAME).stat().st_size == weights.num_bytes and not partial.exists()
+    assert pull(best, target, quiet=True) == target  # there already
+    (target / TRAINING_NAME).write_bytes(b"other")
+    with pytest.raises(ValueError, match="give another --to"):
+        pull(best, target, quiet=True)
+
+
+def test_mistakes_are_sentences(run, bucket, tmp_path, capsys):
+    to = ["--to", str(tmp_path / "to")]
+    assert pull_job([f"{bucket}/nowhere", *to]) == 2
+    assert "holds no complete checkpoint; there is nothing" in capsys.readouterr().err
+    assert pull_job(["s3://no-such-bucket/run", *to]) in (1, 2)
+    assert "no-such-bucket" in capsys.readouterr().err
+    assert pull_job([run, "--metric", "val/nothing", *to]) == 2
+    assert "there are val/word_accuracy" in capsys.readouterr().err
+    assert pull_job([run, "--step", "7", *to]) == 2
+    assert "there are steps 10, 20, 30" in capsys.readouterr().err
+    assert pull_job([run]) == 2
+    assert "--to is missing" in capsys.readouterr().err
+
+
+def test_an_upload_replaces_what_an_earlier_try_left(run, learnt):
+    uri = f"{run}/step_00000040"
+    place = open_uri(uri)
+    place.join("left-over").write_bytes(b"x")
+    upload(learnt.checkpoint, uri)
+    assert {name for name, _ in place.names()} == {p.name for p in pathlib.Path(learnt.checkpoint).iterdir()} | {
+        MANIFEST_NAME
+    }
+    assert [c.uri for c in list_checkpoints(run)][-1] == uri
+
+
+def test_the_object_store_command_starts_tells_and_stops(tmp_path):
+    def job(verb):
+        command = [sys.executable, "-m", "jobs.objectstore", verb, "--folder", str(tmp_path / "store")]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+
+    assert job("status").returncode == 1
+    started = job("start")
+    try:
+        assert started.returncode == 0, started.stderr
+        assert "# s3://words" in started.stdout
+        exports = dict(re.findall(r"export (\w+)=(\S+)", started.stdout))
+        assert exports["AWS_ENDPOINT_URL_S3"].startswith("http://127.0.0.1:")
+        assert job("start").stdout == started.stdout
+        assert stat.S_IMODE((tmp_path / "store" / "server.json").stat().st_mode) == 0o600
+        write = "from cluster.storage import open_uri; open_uri('s3://words/x').write_bytes(b'kept')"
+        subprocess.run([sys.executable, "-c", write], check=True, env=os.environ | exports)
+        assert job("status").returncode == 0
+        assert job("stop").returncode == 0 and job("status").returncode == 1
+        again = job("start")
+        assert again.returncode == 0
+        exports = dict(re.findall(r"export (\w+)=(\S+)", again.stdout))
+        read = "from cluster.storage import open_uri; print(open_uri('s3://words/x').read_bytes().decode())"
+        told = subprocess.run(
+            [sys.executable, "-c", read], check=True, env=os.environ | exports, capture_output=True, text=True
+        )
+        assert told.stdout.strip() == "kept"
+    finally:
+        job("stop")

@@ -1,0 +1,163 @@
+"""The storage layer against a real S3 server: what is written is read, what cannot be is said, nothing leaks."""
+
+import concurrent.futures
+import pickle
+import socket
+import time
+
+import pytest
+
+from cluster.errors import StorageError
+from cluster.s3 import StorageSettings, s3_client, s3_filesystem
+from cluster.shards import ROW_GROUP_ROWS, disk_cache, read_manifest, read_records, read_row_group
+from cluster.storage import abort_uploads, open_uri
+from tests.factories import write_dataset
+from tests.storage.proxy import Proxy
+
+pytestmark = pytest.mark.storage
+
+
+def test_what_is_written_is_read_listed_and_deleted(bucket):
+    place = open_uri(bucket).join("a", "file.bin")
+    data = bytes(range(256)) * 100
+    assert not place.exists() and place.names() == []
+    place.write_bytes(data)
+    assert place.exists()
+    assert place.read_bytes() == data
+    assert place.read_bytes(300, 500) == data[300:500]
+    open_uri(bucket).join("b").write_bytes(b"")
+    assert open_uri(bucket).names() == [("a", True), ("b", False)]
+    assert open_uri(bucket).sizes() == {"a/file.bin": len(data), "b": 0}
+    open_uri(bucket).join("a").delete_tree()
+    assert open_uri(bucket).sizes() == {"b": 0}
+
+
+def test_of_many_who_write_the_same_new_object_one_wins(bucket, tmp_path):
+    for root in (bucket, str(tmp_path)):
+        place = open_uri(root).join("manifest.json")
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            won = list(pool.map(lambda i, place=place: place.write_new(b"%d" % i), range(16)))
+        assert sum(won) == 1
+        assert place.read_bytes() == b"%d" % won.index(True)
+
+
+def test_interrupted_uploads_are_removed(bucket):
+    client, name = s3_client(), bucket.removeprefix("s3://")
+    root, _, prefix = name.partition("/")
+    upload = client.create_multipart_upload(Bucket=root, Key=f"{prefix}/big")
+    client.upload_part(Bucket=root, Key=f"{prefix}/big", UploadId=upload["UploadId"], PartNumber=1, Body=b"x" * 100)
+    assert abort_uploads(open_uri(bucket)) == 1
+    assert abort_uploads(open_uri(bucket)) == 0
+    assert not open_uri(bucket).join("big").exists()
+
+
+def test_no_secret_is_pickled(bucket, object_store):
+    pickled = pickle.dumps(s3_filesystem())
+    assert object_store.secret_key.encode() not in pickled
+    open_uri(bucket).join("x").write_bytes(b"there")
+    again = pickle.loads(pickled)
+    assert again == s3_filesystem()
+    with again.open_input_stream(f"{bucket.removeprefix('s3://')}/x") as stream:
+        assert stream.read() == b"there"
+
+
+def test_failures_are_sentences(bucket, object_store, monkeypatch):
+    place = open_uri(bucket).join("nothing")
+    with pytest.raises(StorageError, match=r"nothing does not exist"):
+        place.read_bytes()
+    with pytest.raises(StorageError, match="there is no bucket 'no-such-bucket'"):
+        open_uri("s3://no-such-bucket/x").read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        patched.setenv("TEXTSCANNER_S3_DEADLINE_S", "19")  # other settings, so another client is made
+        for act in (
+            lambda p: p.write_bytes(b"x"),
+            lambda p: p.exists(),
+            lambda p: p.names(),
+            lambda p: p.write_new(b"x"),
+        ):
+            with pytest.raises(StorageError, match="access denied"):
+                act(open_uri(bucket).join("x"))
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        monkeypatch.setenv("TEXTSCANNER_S3_DEADLINE_S", "2")
+        begin = time.monotonic()
+        with pytest.raises(StorageError, match=r"http://127\.0\.0\.1:\d+ did not do it"):
+            open_uri(bucket).join("x").read_bytes()
+        assert time.monotonic() - begin < 30
+    with pytest.raises(ValueError, match="names no bucket"):
+        open_uri("s3://")
+    with pytest.raises(ValueError, match="scheme 'gs'"):
+        open_uri("gs://bucket/x")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("AWS_ENDPOINT_URL_S3", "localhost:9000", "must start with http"),
+        ("TEXTSCANNER_S3_ADDRESSING", "dns", "must be auto, path or virtual"),
+        ("AWS_REQUEST_CHECKSUM_CALCULATION", "never", "must be when_supported or when_required"),
+        ("TEXTSCANNER_S3_DEADLINE_S", "soon", "must be a number of seconds"),
+        ("TEXTSCANNER_S3_REQUEST_TIMEOUT_S", "0", "must be positive"),
+    ],
+)
+def test_wrong_settings_are_named(name, value, told):
+    with pytest.raises(ValueError, match=told) as error:
+        StorageSettings.from_environment({name: value})
+    assert name in str(error.value)
+
+
+def test_resets_cost_a_repetition_and_nothing_else(bucket, object_store, monkeypatch):
+    data = bytes(range(256)) * 1024
+    with Proxy(("127.0.0.1", object_store.port + 3)) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
+        proxy.reset_share = 0.03
+        for i in range(12):
+            place = open_uri(bucket).join(f"{i:02d}")
+            place.write_bytes(data[i:])
+            assert place.read_bytes(7, 200_000) == data[i:][7:200_000]
+        assert len(open_uri(bucket).names()) == 12
+        assert proxy.resets > 2
+
+
+def test_a_black_hole_is_left_when_the_deadline_is_over(bucket, object_store, monkeypatch):
+    with Proxy(("127.0.0.1", object_store.port + 3)) as proxy:
+        proxy.black_hole = True
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
+        monkeypatch.setenv("TEXTSCANNER_S3_REQUEST_TIMEOUT_S", "1")
+        monkeypatch.setenv("TEXTSCANNER_S3_DEADLINE_S", "3")
+        begin = time.monotonic()
+        with pytest.raises(StorageError, match="did not do it"):
+            open_uri(bucket).join("x").read_bytes()
+        assert time.monotonic() - begin < 20
+
+
+def test_a_flipped_byte_is_found_and_its_shard_named(bucket, words):
+    uri = write_dataset(f"{bucket}/set", words[:8])
+    assert [r.text for r in read_records(uri)] == [r.text for r in words[:8]]
+    shard = read_manifest(uri).shards[1]
+    place = open_uri(uri).join(shard.name)
+    data = bytearray(place.read_bytes())
+    data[shard.row_groups[0].start + 50] ^= 1
+    place.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=rf"{shard.name}, bytes \d+-\d+: their SHA-256"):
+        list(read_records(uri))
+    place.write_bytes(bytes(data[:100]))
+    with pytest.raises(ValueError, match=shard.name):
+        list(read_records(uri))
+    place.delete()
+    with pytest.raises(ValueError, match=rf"shard {shard.name}: .* does not exist"):
+        list(read_records(uri))
+
+
+def test_a_row_group_in_the_nodes_cache_is_not_fetched_again(bucket, words, tmp_path):
+    uri = write_dataset(f"{bucket}/set", [words[i % 64] for i in range(ROW_GROUP_ROWS + 3)], num_shards=1)
+    (shard,) = read_manifest(uri).shards
+    cache = disk_cache(str(tmp_path / "cache"), 1 << 20)
+    tables = [read_row_group(uri, ref, cache) for ref in shard.refs()]
+    open_uri(uri).join(shard.name).delete()
+    for ref, table in zip(shard.refs(), tables, strict=True):
+        assert read_row_group(uri, ref, cache).equals(table)
+    with pytest.raises(ValueError, match=shard.name):
+        read_row_group(uri, next(shard.refs()))
