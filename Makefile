@@ -35,7 +35,7 @@ bench: $(STAMP) ## images/s of the step and of the whole system
 lock: ## write requirements.lock anew from pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-lock
 	@$(VENV)-lock/bin/python -m pip install --quiet pip-tools
-	@$(VENV)-lock/bin/pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-find-links \
+	@$(VENV)-lock/bin/pip-compile --quiet --extra dev --extra objectstore --strip-extras --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --no-emit-options --no-annotate --no-header -o requirements.lock pyproject.toml
 	@rm -rf $(VENV)-lock
 

@@ -9,3 +9,7 @@ class StorageError(OSError):
 
 class RunError(RuntimeError):
     """A run that ended without reaching its last step; the message says why."""
+
+
+class NotFoundError(StorageError):
+    """Storage answers, and there is no such file."""

@@ -1,7 +1,7 @@
 """Scoring a reader on whole data sets, in this process or over Ray tasks; the counts are the same.
 
-A source is a prepared data set (a URI with a manifest) or a folder or zip with a label file. Rows are streamed. Broken
-images count as read wrong: a recogniser that cannot open an image has not read it.
+A source is a prepared data set (a URI with a manifest) or labelled images in any format that `jobs.prepare` knows. Rows
+are streamed. Broken images count as read wrong: a recogniser that cannot open an image has not read it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import tqdm
 
 import textscanner
 from cluster.checkpoints import local_checkpoint
+from cluster.importers.source import Source
+from cluster.importers.sources import open_source
 from cluster.shards import is_dataset, read_manifest, read_records, read_row_group
 from cluster.storage import absolute_uri
 from textscanner import schema
-from textscanner.annotations import Label, open_source, read_labels, to_record
+from textscanner.annotations import Word, clean_text
 from textscanner.images import decode
 from textscanner.metrics import WordCounts
 from textscanner.reader import READ_BATCH, Reader
@@ -50,25 +52,27 @@ class Score:
         }
 
 
-def records_of(source: str, split: str | None = None) -> tuple[Iterator[WordRecord], int | None]:
-    """The records of a source, and how many there are where that is known.
+def records_of(source: str, split: str | None = None) -> tuple[Iterator[WordRecord], int]:
+    """The records of a source, and how many rows it has.
 
     Raises:
-      ValueError: it is neither a data set nor a folder or zip with labels, or holds nothing.
+      ValueError: it is neither a data set nor labelled images of a known format, or holds nothing.
     """
     if is_dataset(source):
         return read_records(source), read_manifest(source).num_rows
-    files = open_source(source)
-    labels = [row for row in read_labels(files, source, split) if isinstance(row, Label)]
-    if not labels:
+    labelled = open_source(source, split=split)
+    count = labelled.count()
+    if not count:
         raise ValueError(f"{source} has no labelled row" + (f" of split {split!r}" if split else ""))
-    rows = (to_record(dataclasses.replace(label, boxes=None), files) for label in labels)
-    # A row that has no usable image is still a word that was not read.
-    records = (
-        row if isinstance(row, WordRecord) else WordRecord(b"", label.text, None, label.file)
-        for row, label in zip(rows, labels, strict=True)
-    )
-    return records, len(labels)
+    return _unchecked(labelled), count
+
+
+def _unchecked(labelled: Source) -> Iterator[WordRecord]:
+    """Every word: one that has no usable image is still a word that was not read, one without a text is skipped."""
+    for part in labelled.parts(READ_BATCH):
+        for row in labelled.read(part):
+            if isinstance(row, Word):
+                yield WordRecord(row.image or b"", clean_text(row.text), None, row.source)
 
 
 def score_records(reader: Reader, records: Iterable[WordRecord]) -> Score:

@@ -16,6 +16,7 @@ import pyarrow.fs
 import tensorflow as tf
 
 from cluster.storage import open_uri
+from textscanner.pictures import encode_png
 from textscanner.report import draw_report
 
 METRICS_NAME = "metrics.jsonl"
@@ -52,7 +53,7 @@ class Journal:
             tf.summary.image("validation words", image[None])
         path = self._folder / "pictures" / f"step_{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(tf.io.encode_png(image).numpy())
+        path.write_bytes(encode_png(image))
 
     def report(self, words: np.ndarray, title: str) -> None:
         """report.png: the curves so far above a sheet of readings, uint8 [H, W, 3]."""

@@ -1,118 +1,113 @@
-"""Labelled images -> a data set: rows checked and written shard by shard in Ray Data tasks, rejects listed.
+"""Labelled images -> a data set: rows read, checked and written part by part in Ray Data tasks, rejects listed.
 
-The label file is read once by the driver; a task takes a range of its rows, reads and checks the images and writes one
-shard. Order and shard limits follow the label file, so the same source gives the same bytes.
+What an importer finds in a part (`cluster/importers`) is checked here, row by row. Order and parts follow the source,
+so the same source gives the same bytes.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import functools
-import json
+from collections.abc import Iterator
 from typing import Any
 
-import tqdm
-
-from cluster.session import local_session
-from cluster.shards import Manifest, ShardInfo, prepare_destination, write_manifest, write_shard
+from cluster.building import REJECTS_NAME, Build, PartRow, begin, build, finish, rows_per_part
+from cluster.importers.packed import TarShards
+from cluster.importers.source import Source
+from cluster.importers.sources import open_source
+from cluster.shards import Manifest
 from cluster.storage import absolute_uri, open_uri
-from cluster.tasks import map_in_order
-from textscanner.annotations import Label, Reject, open_source, read_labels, to_record
+from textscanner.annotations import Reject, to_record
 from textscanner.charset import Charset
-from textscanner.schema import WordRecord
 
-ROWS_PER_SHARD = 4096
-REJECTS_NAME = "rejects.jsonl"
+UNKNOWN_NOTE = "rows_with_unknown_characters"
 
 
 @dataclasses.dataclass(frozen=True)
 class PrepareSettings:
-    """What is taken.
+    """What is taken, and how it is stored.
 
     Attributes:
+      format: one of `sources.FORMATS`.
       split: only rows of this split.
+      labels: the label file's name, None for the format's usual one.
       max_length: longer labels are set aside.
       unknown: rows with characters outside the charset are kept as annotated (training maps the character to the
         class "unknown", scoring leaves it out), or rejected.
       max_reject_share: more rejects than this end the job.
+      shard_mib: images per shard at most.
     """
 
     charset: Charset
+    format: str = "auto"
     split: str | None = None
+    labels: str | None = None
     max_length: int = 30
     unknown: str = "keep"
     max_reject_share: float = 0.5
+    shard_mib: int = 128
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.shard_mib <= 1024:
+            raise ValueError(f"--shard-mib is {self.shard_mib}: must be 1 to 1024; 64 to 256 suit object stores")
+        if not 0 <= self.max_reject_share <= 1:
+            raise ValueError(f"--max-reject-share is {self.max_reject_share}: must be 0 to 1")
 
 
-def prepare_dataset(source: str, out_uri: str, settings: PrepareSettings, overwrite: bool = False) -> Manifest:
-    """Writes the data set.
+def prepare_dataset(source_uri: str, out_uri: str, settings: PrepareSettings, overwrite: bool = False) -> Manifest:
+    """Writes the data set; goes on where an earlier try with the same arguments ended.
 
     Raises:
       ValueError: the source cannot be read, the destination is taken, or too little remains.
+      StorageError: storage refuses or does not answer.
     """
-    source, out_uri = absolute_uri(source), absolute_uri(out_uri)
-    labels, rejects = _labels(source, settings)
-    if not labels and not rejects:
-        raise ValueError(f"{source} has no row" + (f" of split {settings.split!r}" if settings.split else ""))
-    prepare_destination(out_uri, overwrite)
-    parts = [
-        {"index": i, "labels": labels[start : start + ROWS_PER_SHARD]}
-        for i, start in enumerate(range(0, len(labels), ROWS_PER_SHARD))
-    ]
-    infos: list[ShardInfo] = []
-    unknown = 0
-    if parts:
-        with local_session(), tqdm.tqdm(total=len(labels), unit="word", desc="prepare") as bar:
-            for part in map_in_order(functools.partial(_write_part, source, out_uri, settings), parts):
-                infos.append(part["info"])
-                rejects += part["rejects"]
-                unknown += part["unknown"]
-                bar.update(part["info"].num_rows + len(part["rejects"]))
-    return _finish(source, out_uri, settings, infos, rejects, unknown)
-
-
-def _labels(source: str, settings: PrepareSettings) -> tuple[list[Label], list[Reject]]:
-    rows = list(read_labels(open_source(source), source, settings.split))
-    return [row for row in rows if isinstance(row, Label)], [row for row in rows if isinstance(row, Reject)]
-
-
-def _write_part(source: str, out_uri: str, settings: PrepareSettings, part: dict[str, Any]) -> dict[str, Any]:
-    files = open_source(source)
-    records: list[WordRecord] = []
-    rejects: list[Reject] = []
-    unknown = 0
-    for label in part["labels"]:
-        record = to_record(label, files, settings.max_length)
-        strange = settings.charset.unknown(record.text) if not isinstance(record, Reject) else []
-        unknown += bool(strange)
-        if strange and settings.unknown == "reject":
-            record = Reject(label.file, "unknown_character", f"{strange} in {label.text!r}")
-        if isinstance(record, Reject):
-            rejects.append(record)
-        else:
-            records.append(record)
-    return {"info": write_shard(out_uri, int(part["index"]), records), "rejects": rejects, "unknown": unknown}
-
-
-def _finish(
-    source: str,
-    out_uri: str,
-    settings: PrepareSettings,
-    infos: list[ShardInfo],
-    rejects: list[Reject],
-    unknown: int,
-) -> Manifest:
-    kept = sum(info.num_rows for info in infos)
-    reasons: dict[str, int] = dict(collections.Counter(str(r.reason) for r in rejects).most_common())
-    lines = "".join(json.dumps(dataclasses.asdict(r), ensure_ascii=False) + "\n" for r in rejects)
-    listing = open_uri(out_uri).join(REJECTS_NAME)
-    listing.write_bytes(lines.encode())
-    share = len(rejects) / (kept + len(rejects))
-    if kept == 0 or share > settings.max_reject_share:
+    source_uri, out_uri = absolute_uri(source_uri), absolute_uri(out_uri)
+    source = open_source(source_uri, settings.format, settings.split, settings.labels)
+    total = source.count()
+    if not total:
+        raise ValueError(f"{source_uri} has no row" + (f" of split {settings.split!r}" if settings.split else ""))
+    identity = {
+        "source": repr(source),
+        "version": source.version(),
+        "rows": total,
+        "charset": settings.charset.characters,
+    }
+    identity |= {name: getattr(settings, name) for name in ("max_length", "unknown", "shard_mib")}
+    destination = Build(out_uri, identity, settings.shard_mib << 20)
+    begin(destination, overwrite)
+    unit = "file" if isinstance(source, TarShards) else "word"
+    parts = source.parts(rows_per_part(total))
+    built = build(destination, parts, _Check(source, settings), total, unit, "prepare")
+    kept, rejected = sum(shard.num_rows for shard in built.shards), sum(built.rejects.values())
+    if kept == 0 or rejected / (kept + rejected) > settings.max_reject_share:
         raise ValueError(
-            f"{source}: {len(rejects)} of {kept + len(rejects)} rows were set aside ({reasons}), more than "
-            f"--max-reject-share {settings.max_reject_share:g} allows; they are listed in {listing.uri}"
+            f"{source_uri}: {rejected} of {kept + rejected} rows were set aside ({built.rejects}), more than "
+            f"--max-reject-share {settings.max_reject_share:g} allows; they are listed in "
+            f"{open_uri(out_uri).join(REJECTS_NAME).uri}"
         )
-    origin = {"made_by": "jobs.prepare", "source": source.rstrip("/").rsplit("/", 1)[-1], "split": settings.split}
-    return write_manifest(out_uri, infos, set_aside=reasons, origin=origin | {"rows_with_unknown_characters": unknown})
+    origin: dict[str, Any] = {
+        "made_by": "jobs.prepare",
+        "source": source_uri.rstrip("/").rsplit("/", 1)[-1],
+        "split": settings.split,
+        UNKNOWN_NOTE: built.notes.get(UNKNOWN_NOTE, 0),
+    }
+    return finish(destination, built, origin)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Check:
+    source: Source
+    settings: PrepareSettings
+
+    def __call__(self, part: Any) -> Iterator[PartRow | str]:
+        for found in self.source.read(part):
+            record = found if isinstance(found, Reject) else to_record(found, self.settings.max_length)
+            if isinstance(record, Reject):
+                yield record
+                continue
+            strange = self.settings.charset.unknown(record.text)
+            if strange and self.settings.unknown == "reject":
+                yield Reject(record.source, "unknown_character", f"{strange} in {record.text!r}")
+                continue
+            if strange:
+                yield UNKNOWN_NOTE
+            yield record

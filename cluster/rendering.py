@@ -1,23 +1,23 @@
-"""Rendering at scale: one Ray Data task per shard, the manifest last.
+"""Rendering at scale: a part of the rows per Ray Data task, the manifest last.
 
-A row depends on (seed, row number) alone and a shard is a fixed range of rows, so the bytes are the same for any number
+A row depends on (seed, row number) alone and a part is a fixed range of rows, so the bytes are the same for any number
 of processes.
 """
 
 from __future__ import annotations
 
-import functools
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
-import tqdm
-
-from cluster.session import local_session
-from cluster.shards import Manifest, ShardInfo, prepare_destination, write_manifest, write_shard
+from cluster.building import Build, begin, build, finish, rows_per_part
+from cluster.shards import Manifest
 from cluster.storage import absolute_uri
-from cluster.tasks import map_in_order
 from textscanner.render.draw import RenderSettings, render_word
+from textscanner.schema import WordRecord
 
-WORDS_PER_SHARD = 2048
+MAX_SHARD_BYTES = 128 << 20
 
 
 def render_dataset(
@@ -27,24 +27,23 @@ def render_dataset(
     num_cpus: int | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Renders `num_words` words into a data set at `out_uri`, with a progress bar.
+    """Renders `num_words` words into a data set at `out_uri`, with a progress bar; goes on where an earlier try ended.
 
     Raises:
       ValueError: a data set is there already, or nothing can be drawn with these settings.
+      StorageError: storage refuses or does not answer.
     """
     if num_words < 1:
         raise ValueError(f"--num-words is {num_words}: must be at least 1")
     out_uri = absolute_uri(out_uri)
     render_word(settings, 0)  # settings that cannot work fail here and not in a task
-    prepare_destination(out_uri, overwrite)
-    starts = range(0, num_words, WORDS_PER_SHARD)
-    ranges = [{"start": start, "stop": min(start + WORDS_PER_SHARD, num_words)} for start in starts]
-    infos: list[ShardInfo] = []
-    with local_session(num_cpus), tqdm.tqdm(total=num_words, unit="word", desc="render") as bar:
-        for row in map_in_order(functools.partial(_render_shard, settings, out_uri), ranges):
-            infos.append(row["info"])
-            bar.update(row["info"].num_rows)
-    origin = {
+    told = hashlib.sha256(repr(settings).encode()).hexdigest()
+    destination = Build(out_uri, {"settings": told, "rows": num_words}, MAX_SHARD_BYTES)
+    begin(destination, overwrite)
+    size = rows_per_part(num_words)
+    parts = [(start, min(start + size, num_words)) for start in range(0, num_words, size)]
+    built = build(destination, parts, _Draw(settings), num_words, "word", "render", num_cpus)
+    origin: dict[str, Any] = {
         "made_by": "jobs.render",
         "seed": settings.seed,
         "difficulty": settings.difficulty,
@@ -54,10 +53,12 @@ def render_dataset(
         "font_families": len(settings.families),
         "font_faces": len(settings.fonts),
     }
-    return write_manifest(out_uri, infos, set_aside={}, origin=origin)
+    return finish(destination, built, origin)
 
 
-def _render_shard(settings: RenderSettings, out_uri: str, row: dict[str, np.integer]) -> dict[str, ShardInfo]:
-    start, stop = int(row["start"]), int(row["stop"])
-    records = [render_word(settings, i) for i in range(start, stop)]
-    return {"info": write_shard(out_uri, start // WORDS_PER_SHARD, records)}
+@dataclasses.dataclass(frozen=True)
+class _Draw:
+    settings: RenderSettings
+
+    def __call__(self, part: tuple[int, int]) -> Iterator[WordRecord]:
+        return (render_word(self.settings, row) for row in range(int(part[0]), int(part[1])))

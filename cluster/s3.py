@@ -21,7 +21,7 @@ from typing import Any, Literal
 import pyarrow.fs
 import tenacity
 
-from cluster.errors import StorageError
+from cluster.errors import NotFoundError, StorageError
 
 # Settings that are no secrets, handed to the workers of a cluster that was started elsewhere.
 PASSED_ON = (
@@ -183,7 +183,9 @@ def told(uri: str) -> Iterator[None]:
     except StorageError:
         raise
     except FileNotFoundError:
-        raise StorageError(_missing(uri)) from None
+        raise _missing(uri) from None
+    except (IsADirectoryError, NotADirectoryError):
+        raise NotFoundError(f"{uri} is not a file") from None
     except Exception as error:
         if not (isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "boto3", "urllib3"))):
             raise
@@ -201,12 +203,11 @@ _NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|NoSuchBucket")
 
 
 def _sentence(uri: str, error: BaseException) -> str:
-    bucket = uri.removeprefix("s3://").partition("/")[0]
     told_by = f"{_boto_code(error)} {error}"
     if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
         return f"{uri}: no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     if _NO_BUCKET.search(told_by):
-        return f"{uri}: there is no bucket {bucket!r} at {_server()}: check the name, or create it"
+        return _no_bucket(uri)
     if _FORBIDDEN.search(told_by):
         return f"{uri}: access denied by {_server()}: check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE) and rights"
     if uri.startswith("s3://"):
@@ -214,11 +215,18 @@ def _sentence(uri: str, error: BaseException) -> str:
     return f"{uri}: {_first_line(error)}"
 
 
-def _missing(uri: str) -> str:
-    bucket = uri.removeprefix("s3://").partition("/")[0]
-    if uri.startswith("s3://") and not _has_bucket(bucket):
-        return f"{uri}: there is no bucket {bucket!r} at {_server()}: check the name, or create it"
-    return f"{uri} does not exist"
+def _missing(uri: str) -> StorageError:
+    if uri.startswith("s3://") and not _has_bucket(_bucket(uri)):
+        return StorageError(_no_bucket(uri))
+    return NotFoundError(f"{uri} does not exist")
+
+
+def _no_bucket(uri: str) -> str:
+    return f"{uri}: there is no bucket {_bucket(uri)!r} at {_server()}: check the name, or create it"
+
+
+def _bucket(uri: str) -> str:
+    return uri.removeprefix("s3://").partition("/")[0]
 
 
 def _has_bucket(bucket: str) -> bool:

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from textscanner import schema
 from textscanner.schema import MANIFEST_NAME, SCHEMA_VERSION, WordRecord
 
 ROW_GROUP_ROWS = 256
+SHARD_NAME = re.compile(r"shard-[0-9-]+\.parquet")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +69,15 @@ class ShardInfo:
     num_with_quads: int
     max_length: int
 
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in the manifest."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> ShardInfo:
+        """What `as_dict` gave."""
+        return cls(**{**told, "row_groups": tuple(RowGroup(**group) for group in told["row_groups"])})
+
     def refs(self) -> Iterator[RowGroupRef]:
         """Its row groups, in order."""
         for i, group in enumerate(self.row_groups):
@@ -107,22 +118,52 @@ class Manifest:
 
 
 def prepare_destination(dataset_uri: str, overwrite: bool = False) -> None:
-    """Makes sure that a new data set may be written here; removes the old manifest first when overwriting.
+    """Makes sure that a new data set may be written here; removes the old one, manifest first, when overwriting.
 
     Raises:
       ValueError: a data set is there and `overwrite` is false.
     """
-    manifest = open_uri(dataset_uri).join(MANIFEST_NAME)
-    if not manifest.exists():
+    place = open_uri(dataset_uri)
+    if not place.join(MANIFEST_NAME).exists():
         return
     if not overwrite:
         raise ValueError(f"{dataset_uri} holds a data set: give another --out, or --overwrite to replace it")
-    manifest.delete()
+    place.join(MANIFEST_NAME).delete()
+    for name, is_folder in place.names():
+        if not is_folder and SHARD_NAME.fullmatch(name):
+            place.join(name).delete()
 
 
-def write_shard(dataset_uri: str, shard_index: int, records: list[WordRecord]) -> ShardInfo:
+class ShardWriter:
+    """The shards of one part of a data set: a new one is begun when `max_bytes` of images are in memory."""
+
+    def __init__(self, dataset_uri: str, part: int, max_bytes: int) -> None:
+        self._uri, self._part, self._max_bytes = dataset_uri, part, max_bytes
+        self._records: list[WordRecord] = []
+        self._held = 0
+        self.shards: list[ShardInfo] = []
+
+    def add(self, record: WordRecord) -> None:
+        """Takes a record."""
+        self._records.append(record)
+        self._held += len(record.image)
+        if self._held >= self._max_bytes:
+            self._flush()
+
+    def close(self) -> list[ShardInfo]:
+        """Writes what is left; all shards."""
+        if self._records:
+            self._flush()
+        return self.shards
+
+    def _flush(self) -> None:
+        self.shards.append(write_shard(self._uri, f"{self._part:05d}-{len(self.shards):03d}", self._records))
+        self._records, self._held = [], 0
+
+
+def write_shard(dataset_uri: str, number: str, records: list[WordRecord]) -> ShardInfo:
     """Writes one shard; the same records give the same bytes."""
-    name = f"shard-{shard_index:05d}.parquet"
+    name = f"shard-{number}.parquet"
     sink = pa.BufferOutputStream()
     # Images are compressed already: packing and statistics would cost time and give nothing.
     pq.write_table(
@@ -162,7 +203,7 @@ def write_manifest(
         "characters": manifest.characters,
         "set_aside": manifest.set_aside,
         "origin": manifest.origin,
-        "shards": [dataclasses.asdict(shard) for shard in ordered],
+        "shards": [shard.as_dict() for shard in ordered],
     }
     text = json.dumps(told, indent=2, ensure_ascii=False)
     open_uri(dataset_uri).join(MANIFEST_NAME).write_bytes(text.encode())
@@ -192,10 +233,7 @@ def read_manifest(dataset_uri: str) -> Manifest:
             f"{location.uri} has schema version {told.get('schema_version')}, this program reads {SCHEMA_VERSION}: "
             "prepare the data set again"
         )
-    shards = tuple(
-        ShardInfo(**{**shard, "row_groups": tuple(RowGroup(**group) for group in shard["row_groups"])})
-        for shard in told["shards"]
-    )
+    shards = tuple(ShardInfo.from_dict(shard) for shard in told["shards"])
     return Manifest(told["schema_version"], shards, told["set_aside"], told["origin"])
 
 

@@ -7,15 +7,23 @@ a rename, in a bucket by one put (an exception inside a pyarrow output stream wo
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import os
 import pathlib
+import shutil
+import tempfile
 import uuid
+from collections.abc import Callable, Iterator
+from typing import IO, Any
 
+import filelock
 import pyarrow.fs
 
 from cluster.errors import StorageError
 from cluster.s3 import s3_client, s3_filesystem, status_of, told, with_retries
+
+RANGE_BYTES = 4 << 20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +69,37 @@ class Location:
     def write_new(self, data: bytes) -> bool:
         """Writes the file only where there is none, whoever else tries at the same time; False if there is one."""
         with told(self.uri):
-            return _create_local(pathlib.Path(self.path), data) if self.is_local else _create_s3(self.path, data)
+            if not self.is_local:
+                return _create_s3(self.path, data)
+            try:
+                # A link fails where there is one; unlike open("x") it never shows half a file.
+                _write_local(pathlib.Path(self.path), data, place=os.link)
+            except FileExistsError:
+                return False
+            return True
+
+    def open(self) -> IO[bytes]:
+        """The file for reading and seeking; reads from a bucket are retried range by range."""
+        with told(self.uri):
+            if self.is_local:
+                return pathlib.Path(self.path).open("rb")
+            return io.BufferedReader(_Ranges(self, self.size()), RANGE_BYTES)
+
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._info().size
+
+    def version(self) -> str:
+        """Changes when the file does: its size and time."""
+        info = self._info()
+        return f"{info.size} {info.mtime_ns}"
+
+    def _info(self) -> pyarrow.fs.FileInfo:
+        with told(self.uri):
+            info = self.filesystem.get_file_info(self.path)
+            if info.type == pyarrow.fs.FileType.NotFound:
+                raise FileNotFoundError(self.path)
+            return info
 
     def delete(self) -> None:
         """Removes the file if it is there."""
@@ -91,13 +129,17 @@ class Location:
             infos = self.filesystem.get_file_info(selector)
         return sorted((info.base_name, info.type == pyarrow.fs.FileType.Directory) for info in infos)
 
-    def sizes(self) -> dict[str, int]:
-        """Size in bytes of every file below, by its path relative to this place."""
+    def walk(self) -> Iterator[str]:
+        """The names of all files below, relative to this place, in order; a page (on a disk: a folder) at a time."""
         with told(self.uri):
-            selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True, recursive=True)
-            infos = self.filesystem.get_file_info(selector)
-        start = len(self.path.rstrip("/")) + 1
-        return {info.path[start:]: info.size for info in infos if info.type == pyarrow.fs.FileType.File}
+            if self.is_local:
+                yield from _walk_local(pathlib.Path(self.path), "")
+                return
+            bucket, _, prefix = self.path.partition("/")
+            start = f"{prefix}/" if prefix else ""
+            pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start)
+            for page in pages:
+                yield from (found["Key"][len(start) :] for found in page.get("Contents", []))
 
 
 def open_uri(uri: str) -> Location:
@@ -121,6 +163,30 @@ def open_uri(uri: str) -> Location:
 def absolute_uri(uri: str) -> str:
     """The URI as every process understands it: a relative path is resolved here, workers run in other folders."""
     return uri if "://" in uri else str(pathlib.Path(uri).expanduser().absolute())
+
+
+def local_copy(uri: str) -> str:
+    """The path of a file on this node's disk: the file itself, or a copy of an object that the node's processes share.
+
+    Copies lie in the folder for temporary files, one per object and version.
+
+    Raises:
+      StorageError: there is none, or storage does not answer.
+    """
+    place = open_uri(uri)
+    if place.is_local:
+        place.version()  # raises where there is none
+        return place.path
+    version = hashlib.sha256(f"{uri} {place.version()}".encode()).hexdigest()[:16]
+    path = pathlib.Path(tempfile.gettempdir()) / "textscanner-copies" / f"{version}-{place.path.rpartition('/')[2]}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{path}.lock"):
+        if not path.exists():
+            partial = path.with_name(f"{path.name}.partial")
+            with place.open() as source, partial.open("wb") as target:
+                shutil.copyfileobj(source, target, RANGE_BYTES)
+            partial.replace(path)
+    return str(path)
 
 
 def abort_uploads(location: Location) -> int:
@@ -152,27 +218,52 @@ def _read(filesystem: pyarrow.fs.FileSystem, path: str, start: int, stop: int | 
     return data
 
 
-def _write_local(target: pathlib.Path, data: bytes) -> None:
+def _write_local(
+    target: pathlib.Path, data: bytes, place: Callable[[pathlib.Path, pathlib.Path], Any] = os.replace
+) -> None:
+    """Writes beside the target and puts it in its place when it is whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.write_bytes(data)
-        partial.replace(target)
+        place(partial, target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _create_local(target: pathlib.Path, data: bytes) -> bool:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-    try:
-        partial.write_bytes(data)
-        os.link(partial, target)  # fails where there is one; unlike open("x") never shows half a file
-    except FileExistsError:
-        return False
-    finally:
-        partial.unlink(missing_ok=True)
-    return True
+def _walk_local(folder: pathlib.Path, prefix: str) -> Iterator[str]:
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        if entry.is_dir():
+            yield from _walk_local(folder / entry.name, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name
+
+
+class _Ranges(io.RawIOBase):
+    """An object of `size` bytes as a file: each read is one ranged request with its own retries."""
+
+    def __init__(self, location: Location, size: int) -> None:
+        super().__init__()
+        self._location, self._size, self._at = location, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        stop = min(self._at + len(buffer), self._size)
+        if stop <= self._at:
+            return 0
+        data = self._location.read_bytes(self._at, stop)
+        buffer[: len(data)] = data
+        self._at = stop
+        return len(data)
 
 
 def _create_s3(path: str, data: bytes) -> bool:

@@ -59,7 +59,7 @@ def _render(folder: str) -> int:
 
     settings = RenderSettings(seed=0, fonts=select(find_fonts(), "train"))
     records = [render_word(settings, row) for row in range(RENDERED_WORDS)]
-    write_manifest(folder, [write_shard(folder, 0, records)], set_aside={}, origin={"made_by": "jobs.bench"})
+    write_manifest(folder, [write_shard(folder, "00000", records)], set_aside={}, origin={"made_by": "jobs.bench"})
     return len(records)
 
 

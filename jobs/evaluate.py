@@ -23,11 +23,11 @@ def _parser() -> argparse.ArgumentParser:
         "datasets",
         nargs="+",
         metavar="DATASET",
-        help="a prepared data set, or a folder or zip with labels.jsonl, labels.tsv or labels.csv; "
+        help="a prepared data set, or labelled images in a format that jobs.prepare knows; "
         "NAME=DATASET gives it a name in the table and the JSON",
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
-    parser.add_argument("--split", metavar="NAME", help="only rows of this split (folders with labels.jsonl)")
+    parser.add_argument("--split", metavar="NAME", help="only rows of this split, of formats with splits")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="Ray actors, for large prepared sets")
     return parser
 

@@ -37,7 +37,7 @@ def rendered_records(count: int, max_length: int = 8) -> list[WordRecord]:
 def write_dataset(uri: str, records: list[WordRecord], num_shards: int = 2) -> str:
     """A prepared data set of these records."""
     size = -(-len(records) // num_shards)
-    infos = [write_shard(uri, i, records[i * size : (i + 1) * size]) for i in range(num_shards)]
+    infos = [write_shard(uri, f"{i:05d}", records[i * size : (i + 1) * size]) for i in range(num_shards)]
     write_manifest(uri, infos, set_aside={}, origin={"made_by": "a test"})
     return uri
 

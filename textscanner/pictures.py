@@ -8,14 +8,19 @@ from __future__ import annotations
 import colorsys
 import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from textscanner.charset import Charset
+from textscanner.images import decode
 from textscanner.metrics import normalize_for_scoring
-from textscanner.reader import Maps, Reading
+from textscanner.schema import WordRecord
+
+if TYPE_CHECKING:  # importing it imports TensorFlow
+    from textscanner.reader import Maps, Reading
 
 PANEL_PX = 256  # width of a map's panel
 GAP_PX = 8
@@ -23,6 +28,7 @@ CAPTION_PX = 26
 WHITE, INK, GOOD, BAD, FAINT = (255, 255, 255), (30, 30, 30), (20, 130, 60), (200, 40, 40), (120, 120, 120)
 VISIBLE = 0.3  # localization above it shows a cell's class
 OVERLAY_HEIGHT_PX = 240
+SAMPLE_HEIGHT_PX = 96
 
 
 def validation_picture(maps: Maps, truths: Sequence[str], readings: Sequence[Reading], charset: Charset) -> np.ndarray:
@@ -67,6 +73,37 @@ def sheet(
     blank = np.full_like(tiles[0], 255)
     tiles += [blank] * (-len(tiles) % columns)
     return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+
+
+def labelled_words(records: Sequence[WordRecord], columns: int = 4) -> np.ndarray:
+    """Words in a grid with their character quads drawn (numbered by colour) and their text below."""
+    tiles = [_labelled(record) for record in records]
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """An RGB picture, uint8 [H, W, 3], as PNG."""
+    ok, data = cv2.imencode(".png", image[..., ::-1])
+    assert ok
+    return data.tobytes()
+
+
+def _labelled(record: WordRecord) -> np.ndarray:
+    image = decode(record.image, record.source)
+    scale = min(SAMPLE_HEIGHT_PX / image.shape[0], PANEL_PX / image.shape[1])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    canvas = Image.new("RGB", (PANEL_PX + GAP_PX, SAMPLE_HEIGHT_PX + 2 * CAPTION_PX), WHITE)
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    canvas.paste(Image.fromarray(resized), (GAP_PX // 2, 4))
+    pen = ImageDraw.Draw(canvas)
+    for k, quad in enumerate([] if record.quads is None else record.quads):
+        corners = [(float(x * scale) + GAP_PX // 2, float(y * scale) + 4) for x, y in quad]
+        pen.polygon(corners, outline=_position_colour(k + 1), width=2)
+        pen.text(corners[3], record.text[k], fill=_position_colour(k + 1), font=_font(15), anchor="lt")
+    told = record.text if record.quads is not None else f"{record.text}   (no quads)"
+    pen.text((GAP_PX // 2, SAMPLE_HEIGHT_PX + CAPTION_PX), told, fill=INK, font=_font(15))
+    return np.asarray(canvas)
 
 
 def _tile(image: np.ndarray, truth: str, reading: Reading) -> np.ndarray:

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from cluster.errors import StorageError
+from cluster.errors import NotFoundError, StorageError
 from cluster.s3 import StorageSettings, s3_client, s3_filesystem
 from cluster.shards import ROW_GROUP_ROWS, disk_cache, read_manifest, read_records, read_row_group
-from cluster.storage import abort_uploads, open_uri
+from cluster.storage import abort_uploads, local_copy, open_uri
 from tests.factories import write_dataset
 from tests.storage.proxy import Proxy
 
@@ -27,9 +27,16 @@ def test_what_is_written_is_read_listed_and_deleted(bucket):
     assert place.read_bytes(300, 500) == data[300:500]
     open_uri(bucket).join("b").write_bytes(b"")
     assert open_uri(bucket).names() == [("a", True), ("b", False)]
-    assert open_uri(bucket).sizes() == {"a/file.bin": len(data), "b": 0}
+    assert list(open_uri(bucket).walk()) == ["a/file.bin", "b"]
+    with place.open() as file:
+        file.seek(-500, 2)
+        assert file.read(200) == data[-500:-300] and file.read() == data[-300:]
+    with open(local_copy(place.uri), "rb") as copy:
+        assert copy.read() == data
+    with pytest.raises(NotFoundError, match="nothing does not exist"):
+        open_uri(bucket).join("nothing").open()
     open_uri(bucket).join("a").delete_tree()
-    assert open_uri(bucket).sizes() == {"b": 0}
+    assert list(open_uri(bucket).walk()) == ["b"]
 
 
 def test_of_many_who_write_the_same_new_object_one_wins(bucket, tmp_path):

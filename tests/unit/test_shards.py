@@ -44,13 +44,13 @@ def test_row_groups_are_as_the_manifest_says(tmp_path, words):
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path, words):
-    a, b = (write_shard(str(tmp_path / name), 0, words[:5]) for name in "ab")
+    a, b = (write_shard(str(tmp_path / name), "0", words[:5]) for name in "ab")
     assert a == b
 
 
 def test_without_a_manifest_there_is_no_data_set(tmp_path, words):
     uri = str(tmp_path / "set")
-    infos = [write_shard(uri, 0, words[:3])]
+    infos = [write_shard(uri, "0", words[:3])]
     with pytest.raises(ValueError, match="is not a prepared data set"):
         read_manifest(uri)
     prepare_destination(uri)  # nothing is there yet: shards alone may be overwritten
