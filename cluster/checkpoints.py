@@ -23,7 +23,7 @@ from typing import Any, Literal
 import tqdm
 
 from cluster.storage import Location, abort_uploads, absolute_uri, open_uri
-from textscanner.checkpoint import STATE_NAME
+from textscanner.layout import STATE_NAME
 
 MANIFEST_NAME = "manifest.json"
 STEP_FOLDER = re.compile(r"step_(\d{8})")

@@ -234,6 +234,7 @@ def _all_free(port: int) -> bool:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was in use a minute ago is free
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:

@@ -1,11 +1,11 @@
 """A bucket: settings -> one pyarrow filesystem and one boto3 client; retries; failures as sentences.
 
-pyarrow serves Ray Data, Ray Train and Parquet; boto3 does what pyarrow cannot: atomic and conditional puts, and the
-removal of interrupted multipart uploads. Settings come from the environment (`StorageSettings.from_environment`);
-credentials only from AWS' standard chain (environment, profile, instance role), looked up again in every process. The
-filesystem pickles as its settings, so no secret travels (a pickled `pyarrow.fs.S3FileSystem` carries it in clear).
-Every operation is repeated with jittered back-off until it succeeds, cannot succeed, or its deadline is over; then one
-sentence says what failed.
+boto3 moves the bytes: ranged reads in one request each, atomic and conditional puts, removal of interrupted uploads.
+A pyarrow filesystem over it is what Ray Train is given. Settings come from the environment
+(`StorageSettings.from_environment`); credentials only from AWS' standard chain (environment, profile, instance role),
+looked up again in every process. The filesystem pickles as its settings, so no secret travels (a pickled
+`pyarrow.fs.S3FileSystem` carries it in clear). Every operation is repeated with jittered back-off until it succeeds,
+cannot succeed, or its deadline is over; then one sentence says what failed.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import io
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import pyarrow.fs
 import tenacity
 
 from cluster.errors import NotFoundError, StorageError
+
+RANGE_BYTES = 4 << 20  # read ahead in files that are read from front to back
+SPOOL_BYTES = 64 << 20  # of a file that is being written, in memory
 
 # Settings that are no secrets, handed to the workers of a cluster that was started elsewhere.
 PASSED_ON = (
@@ -160,6 +165,101 @@ def with_retries(operation: Callable[[], Any], settings: StorageSettings | None 
     return retrying(operation)
 
 
+def get_object(path: str, start: int = 0, stop: int | None = None, settings: StorageSettings | None = None) -> bytes:
+    """Bytes `start:stop` of the object at `bucket/key`, in one request.
+
+    Raises:
+      StorageError: the object ends before `stop`.
+      OSError or botocore's errors: as `with_retries`.
+    """
+    settings = settings or StorageSettings.from_environment()
+    bucket, _, key = path.partition("/")
+    wanted = {} if start == 0 and stop is None else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
+
+    def get() -> bytes:
+        return _client(settings).get_object(Bucket=bucket, Key=key, **wanted)["Body"].read()
+
+    data = b"" if start == stop else with_retries(get, settings)
+    if stop is not None and len(data) != stop - start:
+        raise StorageError(f"s3://{path} ends at byte {start + len(data)}, wanted {start}-{stop}")
+    return data
+
+
+def put_object(path: str, content: IO[bytes], settings: StorageSettings | None = None) -> None:
+    """Writes the object at `bucket/key` whole or not at all, large content in several parts.
+
+    Raises:
+      OSError or botocore's errors: as `with_retries`.
+    """
+    settings = settings or StorageSettings.from_environment()
+    bucket, _, key = path.partition("/")
+
+    def put() -> None:
+        content.seek(0)
+        _client(settings).upload_fileobj(_KeptOpen(content), bucket, key)
+
+    with_retries(put, settings)
+
+
+class S3File(io.RawIOBase):
+    """An object of `size` bytes for reading and seeking: each read is one ranged request with its own retries."""
+
+    def __init__(self, path: str, size: int, settings: StorageSettings | None = None) -> None:
+        super().__init__()
+        self._path, self._size, self._settings = path, size, settings
+        self._at = 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As any file."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """As any file."""
+        stop = min(self._at + len(buffer), self._size)
+        if stop <= self._at:
+            return 0
+        data = get_object(self._path, self._at, stop, self._settings)
+        buffer[: len(data)] = data
+        self._at = stop
+        return len(data)
+
+
+class _Upload(tempfile.SpooledTemporaryFile):
+    """What is written becomes the object when it is closed; the put is repeated as a whole."""
+
+    def __init__(self, path: str, settings: StorageSettings) -> None:
+        super().__init__(max_size=SPOOL_BYTES)
+        self._path, self._settings = path, settings
+
+    def close(self) -> None:
+        """Puts the object."""
+        if not self.closed:
+            put_object(self._path, self, self._settings)
+        super().close()
+
+
+class _KeptOpen:
+    """A file that stays open when boto3 closes it: the put may have to be repeated."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later: not where something is missing, forbidden or malformed."""
     if isinstance(error, StorageError | FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
@@ -187,6 +287,8 @@ def told(uri: str) -> Iterator[None]:
     except (IsADirectoryError, NotADirectoryError):
         raise NotFoundError(f"{uri} is not a file") from None
     except Exception as error:
+        if status_of(error) == 404 and not _NO_BUCKET.search(_boto_code(error)):
+            raise _missing(uri) from None
         if not (isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "boto3", "urllib3"))):
             raise
         raise StorageError(_sentence(uri, error)) from None
@@ -253,8 +355,8 @@ def _boto_code(error: BaseException) -> str:
 
 def status_of(error: BaseException) -> int:
     """The HTTP status that a botocore error carries, 0 for none."""
-    response = getattr(error, "response", {})
-    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    response = getattr(error, "response", None)
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) if isinstance(response, dict) else 0
 
 
 class _Retrying(pyarrow.fs.FileSystemHandler):
@@ -332,16 +434,20 @@ class _Retrying(pyarrow.fs.FileSystemHandler):
         self._try(lambda: self._inner.copy_file(src, dest))
 
     def open_input_stream(self, path: str) -> pyarrow.NativeFile:
-        """As pyarrow; a failure in the middle of the stream is the reader's to repeat."""
-        return self._try(lambda: self._inner.open_input_stream(path))
+        """As pyarrow, every read repeated on its own."""
+        return self.open_input_file(path)
 
     def open_input_file(self, path: str) -> pyarrow.NativeFile:
-        """As pyarrow; a failure in the middle of the file is the reader's to repeat."""
-        return self._try(lambda: self._inner.open_input_file(path))
+        """As pyarrow, every read repeated on its own."""
+        (info,) = self.get_file_info([path])
+        if info.type != pyarrow.fs.FileType.File:
+            raise FileNotFoundError(f"s3://{path}")
+        file = io.BufferedReader(S3File(path, info.size, self.settings), RANGE_BYTES)
+        return pyarrow.PythonFile(file, mode="r")
 
     def open_output_stream(self, path: str, metadata: Any) -> pyarrow.NativeFile:
-        """As pyarrow."""
-        return self._try(lambda: self._inner.open_output_stream(path, metadata=metadata))
+        """As pyarrow; the object appears when the stream is closed."""
+        return pyarrow.PythonFile(_Upload(path, self.settings), mode="w")
 
     def open_append_stream(self, path: str, metadata: Any) -> pyarrow.NativeFile:
         """Refused: objects cannot be appended to."""

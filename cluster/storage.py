@@ -21,9 +21,17 @@ import filelock
 import pyarrow.fs
 
 from cluster.errors import StorageError
-from cluster.s3 import s3_client, s3_filesystem, status_of, told, with_retries
-
-RANGE_BYTES = 4 << 20
+from cluster.s3 import (
+    RANGE_BYTES,
+    S3File,
+    get_object,
+    put_object,
+    s3_client,
+    s3_filesystem,
+    status_of,
+    told,
+    with_retries,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,9 +60,7 @@ class Location:
     def read_bytes(self, start: int = 0, stop: int | None = None) -> bytes:
         """The file's content, or bytes `start:stop` of it in one request."""
         with told(self.uri):
-            if self.is_local:
-                return _read(self.filesystem, self.path, start, stop)
-            return with_retries(lambda: _read(self.filesystem, self.path, start, stop))
+            return _read(self.path, start, stop) if self.is_local else get_object(self.path, start, stop)
 
     def write_bytes(self, data: bytes) -> None:
         """Writes the file so that no reader sees half of it; folders above it are made on a disk."""
@@ -62,9 +68,7 @@ class Location:
             if self.is_local:
                 _write_local(pathlib.Path(self.path), data)
             else:
-                bucket, _, key = self.path.partition("/")
-                client = s3_client()
-                with_retries(lambda: client.upload_fileobj(io.BytesIO(data), bucket, key))
+                put_object(self.path, io.BytesIO(data))
 
     def write_new(self, data: bytes) -> bool:
         """Writes the file only where there is none, whoever else tries at the same time; False if there is one."""
@@ -83,7 +87,7 @@ class Location:
         with told(self.uri):
             if self.is_local:
                 return pathlib.Path(self.path).open("rb")
-            return io.BufferedReader(_Ranges(self, self.size()), RANGE_BYTES)
+            return io.BufferedReader(S3File(self.path, self.size()), RANGE_BYTES)
 
     def size(self) -> int:
         """Bytes of the file."""
@@ -208,11 +212,10 @@ def abort_uploads(location: Location) -> int:
     return aborted
 
 
-def _read(filesystem: pyarrow.fs.FileSystem, path: str, start: int, stop: int | None) -> bytes:
-    with filesystem.open_input_file(path) as file:
-        if start == 0 and stop is None:
-            return file.read()
-        data = file.read_at((file.size() if stop is None else stop) - start, start)
+def _read(path: str, start: int, stop: int | None) -> bytes:
+    with pathlib.Path(path).open("rb") as file:
+        file.seek(start)
+        data = file.read() if stop is None else file.read(stop - start)
     if stop is not None and len(data) != stop - start:
         raise StorageError(f"{path} ends at byte {start + len(data)}, wanted {start}-{stop}")
     return data
@@ -237,33 +240,6 @@ def _walk_local(folder: pathlib.Path, prefix: str) -> Iterator[str]:
             yield from _walk_local(folder / entry.name, f"{prefix}{entry.name}/")
         else:
             yield prefix + entry.name
-
-
-class _Ranges(io.RawIOBase):
-    """An object of `size` bytes as a file: each read is one ranged request with its own retries."""
-
-    def __init__(self, location: Location, size: int) -> None:
-        super().__init__()
-        self._location, self._size, self._at = location, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        stop = min(self._at + len(buffer), self._size)
-        if stop <= self._at:
-            return 0
-        data = self._location.read_bytes(self._at, stop)
-        buffer[: len(data)] = data
-        self._at = stop
-        return len(data)
 
 
 def _create_s3(path: str, data: bytes) -> bool:

@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -49,3 +51,11 @@ def test_imports_point_inwards_and_modules_say_what_they_are_for(path):
 )
 def test_a_violation_is_found(ring, source):
     assert violations(ring, source)
+
+
+@pytest.mark.parametrize("module", ["cluster.launch", "cluster.dataset", "cluster.building", "cluster.checkpoints"])
+def test_drivers_and_reading_tasks_do_not_load_tensorflow(module):
+    """It takes seconds and hundreds of megabytes, and its start-up lines cannot all be silenced."""
+    told = f"import sys, {module}; print(sorted({{'tensorflow', 'keras'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", told], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

@@ -1,12 +1,7 @@
 """A checkpoint is a folder: everything to read with it, and everything to go on training from it.
 
-    config.json            the whole config, charset included
-    state.json             step, threshold, metrics, data position, versions; written last
-    weights.safetensors    the weights that were validated (the moving average if the run keeps one)
-    training.safetensors   the live weights, the optimizer's variables
-
-safetensors holds plain arrays (no code is run on loading) and is checked for size and dtype. Under a strategy every
-worker holds identical values, so rank 0's copy is the checkpoint.
+`layout.py` names its files. safetensors holds plain arrays (no code is run on loading) and is checked for size
+and dtype. Under a strategy every worker holds identical values, so rank 0's copy is the checkpoint.
 """
 
 from __future__ import annotations
@@ -24,14 +19,10 @@ import safetensors.numpy
 import tensorflow as tf
 
 from textscanner.config import Config
+from textscanner.layout import CONFIG_NAME, STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
 from textscanner.model import build_model
 from textscanner.reader import Reader
 from textscanner.step import TrainingState
-
-CONFIG_NAME = "config.json"
-STATE_NAME = "state.json"
-WEIGHTS_NAME = "weights.safetensors"
-TRAINING_NAME = "training.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from cluster.launch import train_run
 from cluster.storage import RunLayout
 from jobs.train import main as train_job
 from tests.factories import rendered_records, write_dataset
-from textscanner import checkpoint
+from textscanner import checkpoint, layout
 from textscanner.config import override
 from textscanner.presets import preset
 
@@ -47,7 +47,7 @@ def losses_of(storage, name):
 
 
 def weights_of(folder):
-    return checkpoint._read(pathlib.Path(folder) / checkpoint.TRAINING_NAME)
+    return checkpoint._read(pathlib.Path(folder) / layout.TRAINING_NAME)
 
 
 def rows_seen(config, worker, num_workers, start, steps):

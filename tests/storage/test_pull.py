@@ -15,8 +15,8 @@ import textscanner
 from cluster.checkpoints import MANIFEST_NAME, list_checkpoints, local_checkpoint, pull, upload
 from cluster.storage import open_uri
 from jobs.pull import main as pull_job
-from textscanner.checkpoint import STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
 from textscanner.images import decode
+from textscanner.layout import STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
 
 pytestmark = pytest.mark.storage
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import textscanner
 from tests.factories import batch_of
-from textscanner import checkpoint
+from textscanner import checkpoint, layout
 from textscanner.config import override
 from textscanner.images import decode
 from textscanner.model import build_model
@@ -147,7 +147,7 @@ def test_a_broken_checkpoint_is_named(tmp_path, words):
         textscanner.load(str(tmp_path))
     state = create_state(TINY, tf.distribute.get_strategy())
     checkpoint.save(tmp_path, state, checkpoint.Saved(0, 0.3, {}))
-    weights = tmp_path / checkpoint.WEIGHTS_NAME
+    weights = tmp_path / layout.WEIGHTS_NAME
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"weights\.safetensors"):
         textscanner.load(str(tmp_path))

@@ -1,0 +1,110 @@
+"""A whole run out of and into a bucket, while connections break and the server is killed."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from cluster import objectstore
+from cluster.checkpoints import list_checkpoints, pull
+from cluster.storage import open_uri
+from tests.factories import rendered_records, write_dataset
+from tests.storage.proxy import Proxy
+
+pytestmark = [pytest.mark.storage, pytest.mark.timeout(600)]
+
+NUM_STEPS = 24
+RESET_SHARE = 0.02
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server of this test's own: it is killed."""
+    running = objectstore.start(tmp_path / "store")
+    for name, value in running.environment.items():
+        monkeypatch.setenv(name, value)
+    yield running
+    objectstore.stop(running.folder)
+
+
+def test_a_run_survives_resets_and_a_killed_server(server, tmp_path):
+    records = rendered_records(96)
+    train = write_dataset(f"{server.uri}/train", records[:64])
+    val = write_dataset(f"{server.uri}/val", records[64:])
+    cadence = ["train.validate_every=6", "train.checkpoint_every=6", "train.picture_every=12", "train.log_every=1"]
+    command = [
+        *(sys.executable, "-m", "jobs.train", "tiny", "--train", train, "--val", val),
+        *("--storage", f"{server.uri}/runs", "--name", "faulty", "--workers", "2"),
+        *("--set", f"train.num_steps={NUM_STEPS}", *cadence, "train.max_failures=2", "train.keep_checkpoints=2"),
+    ]
+    with Proxy(("127.0.0.1", server.port + 3)) as proxy:
+        proxy.reset_share = RESET_SHARE
+        # The socket paths below Ray's folder must stay short.
+        ray_folder = pathlib.Path("/tmp") / f"ray-{os.getpid()}"
+        environment = os.environ | {
+            "AWS_ENDPOINT_URL_S3": proxy.endpoint,
+            "TEXTSCANNER_S3_REQUEST_TIMEOUT_S": "5",
+            "RAY_TMPDIR": str(ray_folder),
+        }
+        ray_folder.mkdir()
+        with (tmp_path / "out.txt").open("wb") as out, _KillsServer(server) as killer:
+            done = subprocess.run(
+                command, check=False, env=environment, stdout=out, stderr=subprocess.STDOUT, timeout=500
+            )
+        told = (tmp_path / "out.txt").read_text()
+        assert done.returncode == 0, told
+        assert "tensorflow" not in told.lower() and "Traceback" not in told  # a good run is quiet
+        assert killer.killed
+        assert proxy.resets > 3
+    rows = [json.loads(line) for line in open_uri(f"{server.uri}/runs/faulty/metrics.jsonl").read_bytes().splitlines()]
+    assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, NUM_STEPS + 1))
+    found = list_checkpoints(f"{server.uri}/runs/faulty")
+    assert found[-1].step == NUM_STEPS and len(found) <= 3
+    for checkpoint in found:
+        pull(checkpoint, tmp_path / f"pulled_{checkpoint.step}", quiet=True)  # compares every hash
+    _check_for_secrets(server, tmp_path / "out.txt", ray_folder)
+
+
+def _check_for_secrets(server, out, ray_folder):
+    """Nothing that a run leaves behind holds the secret: not its objects, its output, or Ray's logs."""
+    secret = server.secret_key.encode()
+    root = open_uri(f"{server.uri}/runs")
+    names = list(root.walk())
+    assert any(name.endswith("config.json") for name in names)
+    assert [name for name in names if secret in root.join(name).read_bytes()] == []
+    logs = [path for path in ray_folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert any(path.name == "raylet.out" for path in logs)
+    assert [str(path) for path in [out, *logs] if secret in path.read_bytes()] == []
+
+
+class _KillsServer:
+    """SIGKILL for the object store once the run has a checkpoint, and a new start on the same port."""
+
+    def __init__(self, server):
+        self._server = server
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.killed = False
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self):
+        checkpoint = open_uri(f"{self._server.uri}/runs/faulty/step_00000006/manifest.json")
+        while not self._stop.wait(0.2):
+            if checkpoint.exists():
+                objectstore.kill(self._server)
+                time.sleep(3)  # what a restart takes elsewhere: clients must wait it out
+                objectstore.start(self._server.folder)
+                self.killed = True
+                return
