@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -101,17 +103,48 @@ def verify(folder: str | os.PathLike[str]) -> None:
             raise ValueError(f"{path} is missing or not what {MANIFEST_NAME} says: the checkpoint is damaged")
 
 
+def complete_checkpoints(run_uri: str) -> list[StoredCheckpoint]:
+    """The complete checkpoints of a run's folder by step; none of a folder that holds none."""
+    root = open_uri(run_uri)
+    names = [name for name, is_folder in root.names() if is_folder and STEP_FOLDER.fullmatch(name)]
+    return [checkpoint for name in names if (checkpoint := _read(root.join(name)))]
+
+
+def newest_whole(run_uri: str) -> tuple[StoredCheckpoint, str] | None:
+    """The newest checkpoint whose files are what its manifest says, and a local folder with it; None if none is."""
+    for checkpoint in reversed(complete_checkpoints(run_uri)):
+        with contextlib.suppress(ValueError):  # damaged: the one before it costs some steps, a failed run costs all
+            folder = local_checkpoint(checkpoint.uri)
+            verify(folder)
+            return checkpoint, folder
+    return None
+
+
+def retain(run_uri: str, metric: str, keep: int) -> list[int]:
+    """Removes all checkpoints but the best `keep` by a metric (most is best) and the last, their manifests first.
+
+    Returns:
+      the steps that were removed.
+    """
+    ordered = complete_checkpoints(run_uri)
+    best = sorted(ordered, key=lambda c: (c.metrics.get(metric, -math.inf), c.step), reverse=True)[:keep]
+    removed = [checkpoint for checkpoint in ordered[:-1] if checkpoint not in best]
+    for checkpoint in removed:
+        place = open_uri(checkpoint.uri)
+        place.join(MANIFEST_NAME).delete()
+        place.delete_tree()
+    return [checkpoint.step for checkpoint in removed]
+
+
 def list_checkpoints(run_uri: str) -> list[StoredCheckpoint]:
     """The complete checkpoints of a run's folder by step.
 
     Raises:
       ValueError: the folder holds none.
     """
-    root = open_uri(run_uri)
-    names = [name for name, is_folder in root.names() if is_folder and STEP_FOLDER.fullmatch(name)]
-    found = [checkpoint for name in names if (checkpoint := _read(root.join(name)))]
+    found = complete_checkpoints(run_uri)
     if not found:
-        there = ", ".join(name for name, _ in root.names()[:8]) or "nothing"
+        there = ", ".join(name for name, _ in open_uri(run_uri).names()[:8]) or "nothing"
         raise ValueError(f"{run_uri} holds no complete checkpoint; there is {there}. Check the URI and --name")
     return found
 

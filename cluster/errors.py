@@ -11,5 +11,5 @@ class RunError(RuntimeError):
     """A run that ended without reaching its last step; the message says why."""
 
 
-class NotFoundError(StorageError):
+class NotFoundError(StorageError, FileNotFoundError):
     """Storage answers, and there is no such file."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from cluster.checkpoints import choose, list_checkpoints
 from cluster.errors import RunError
@@ -93,17 +93,12 @@ def train_run(config: Config, storage_uri: str, name: str) -> RunResult:
                 storage_path=open_uri(layout.storage_uri).path,
                 storage_filesystem=root.filesystem,
                 failure_config=FailureConfig(max_failures=config.train.max_failures),
-                checkpoint_config=CheckpointConfig(
-                    num_to_keep=config.train.keep_checkpoints,
-                    checkpoint_score_attribute=config.train.best_metric,
-                    checkpoint_score_order="max",
-                ),
             ),
         )
         try:
             with Display(board, config.train.num_steps):
                 trainer.fit()
-        except ray.train.TrainingFailedError as error:
+        except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
             raise RunError(_reason(error)) from error
     return _result(config, layout)
 
@@ -158,7 +153,7 @@ def _claim(layout: RunLayout, config: Config) -> None:
         )
 
 
-def _reason(error: ray.train.TrainingFailedError) -> str:
+def _reason(error: Exception) -> str:
     failures = getattr(error, "worker_failures", {}) or {}
     told = [f"rank {rank}: {str(failure).strip().splitlines()[-1]}" for rank, failure in sorted(failures.items())]
     return "; ".join(told) or str(error).strip().splitlines()[-1]

@@ -227,7 +227,8 @@ class S3File(io.RawIOBase):
         stop = min(self._at + len(buffer), self._size)
         if stop <= self._at:
             return 0
-        data = get_object(self._path, self._at, stop, self._settings)
+        with told(f"s3://{self._path}"):
+            data = get_object(self._path, self._at, stop, self._settings)
         buffer[: len(data)] = data
         self._at = stop
         return len(data)
@@ -243,7 +244,8 @@ class _Upload(tempfile.SpooledTemporaryFile):
     def close(self) -> None:
         """Puts the object."""
         if not self.closed:
-            put_object(self._path, self, self._settings)
+            with told(f"s3://{self._path}"):
+                put_object(self._path, self, self._settings)
         super().close()
 
 
@@ -387,8 +389,10 @@ class _Retrying(pyarrow.fs.FileSystemHandler):
     def __hash__(self) -> int:
         return hash(self.settings)
 
-    def _try(self, operation: Callable[[], Any]) -> Any:
-        return with_retries(operation, self.settings)
+    def _try(self, path: str, operation: Callable[[], Any]) -> Any:
+        # A sentence pickles; botocore's errors, which hold locks, do not, and Ray ships errors between processes.
+        with told(f"s3://{path}"):
+            return with_retries(operation, self.settings)
 
     def get_type_name(self) -> str:
         """Says what it is: URIs of checkpoints are rebuilt from it."""
@@ -400,22 +404,22 @@ class _Retrying(pyarrow.fs.FileSystemHandler):
 
     def get_file_info(self, paths: list[str]) -> list:
         """As pyarrow."""
-        return self._try(lambda: self._inner.get_file_info(paths))
+        return self._try(paths[0] if paths else "", lambda: self._inner.get_file_info(paths))
 
     def get_file_info_selector(self, selector: pyarrow.fs.FileSelector) -> list:
         """As pyarrow."""
-        return self._try(lambda: self._inner.get_file_info(selector))
+        return self._try(selector.base_dir, lambda: self._inner.get_file_info(selector))
 
     def create_dir(self, path: str, recursive: bool) -> None:
         """Folders do not exist in a bucket."""
 
     def delete_dir(self, path: str) -> None:
         """As pyarrow."""
-        self._try(lambda: self._inner.delete_dir(path))
+        self._try(path, lambda: self._inner.delete_dir(path))
 
     def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
         """As pyarrow."""
-        self._try(lambda: self._inner.delete_dir_contents(path, missing_dir_ok=missing_dir_ok))
+        self._try(path, lambda: self._inner.delete_dir_contents(path, missing_dir_ok=missing_dir_ok))
 
     def delete_root_dir_contents(self) -> None:
         """Refused: it would empty every bucket."""
@@ -423,15 +427,15 @@ class _Retrying(pyarrow.fs.FileSystemHandler):
 
     def delete_file(self, path: str) -> None:
         """As pyarrow."""
-        self._try(lambda: self._inner.delete_file(path))
+        self._try(path, lambda: self._inner.delete_file(path))
 
     def move(self, src: str, dest: str) -> None:
         """As pyarrow."""
-        self._try(lambda: self._inner.move(src, dest))
+        self._try(src, lambda: self._inner.move(src, dest))
 
     def copy_file(self, src: str, dest: str) -> None:
         """As pyarrow."""
-        self._try(lambda: self._inner.copy_file(src, dest))
+        self._try(src, lambda: self._inner.copy_file(src, dest))
 
     def open_input_stream(self, path: str) -> pyarrow.NativeFile:
         """As pyarrow, every read repeated on its own."""

@@ -16,9 +16,11 @@ import numpy as np
 import ray.train
 import tensorflow as tf
 from ray.train import CheckpointUploadMode
+from ray.train.collective import broadcast_from_rank_zero
 
-from cluster.checkpoints import step_folder, upload, verify
+from cluster.checkpoints import local_checkpoint, newest_whole, retain, step_folder, upload, verify
 from cluster.dataset import evaluation_rows, training_plan, worker_batches
+from cluster.errors import StorageError
 from cluster.feed import Feed
 from cluster.journal import Journal
 from cluster.shards import Manifest, read_manifest, read_records
@@ -67,9 +69,9 @@ def train_worker(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     strategy = make_strategy(_with_threads(config, context.get_local_world_size()))
     state = create_state(config, strategy)
-    saved = _restore(state)
-    plan = training_plan(config)
     rank, world = context.get_world_rank(), context.get_world_size()
+    saved = _restore(state, given.run_root, rank)
+    plan = training_plan(config)
     worker = _Worker(state, given, rank, world, saved)
     steps = config.train.num_steps - saved.step
     feed = Feed(config, worker_batches(config, plan, rank, world, saved.step, steps), strategy)
@@ -86,13 +88,17 @@ def _with_threads(config: Config, local_world_size: int) -> Any:
     return dataclasses.replace(train, threads_per_worker=max(1, (os.cpu_count() or 1) // local_world_size))
 
 
-def _restore(state: TrainingState) -> checkpoint.Saved:
-    newest = ray.train.get_checkpoint()
-    if newest is None:
+def _restore(state: TrainingState, run_root: str, rank: int) -> checkpoint.Saved:
+    """The newest whole checkpoint in storage, which rank 0 chooses: Ray's own record may lag behind an upload."""
+    found = newest_whole(run_root) if rank == 0 else None
+    uri = broadcast_from_rank_zero(found[0].uri if found else "")
+    if not uri:
         return checkpoint.Saved(0, DEFAULT_THRESHOLD, {})
-    with newest.as_directory() as folder:
-        verify(folder)
-        return checkpoint.restore(folder, state)
+    if found:
+        return checkpoint.restore(found[1], state)
+    folder = local_checkpoint(uri)
+    verify(folder)
+    return checkpoint.restore(folder, state)
 
 
 class _Worker:
@@ -170,8 +176,6 @@ class _Worker:
     def _save(self, step: int, validated: dict[str, float]) -> None:
         """Every rank reports; rank 0's folder is the checkpoint, uploaded while the next steps run."""
         self._saved = dataclasses.replace(self._saved, step=step, metrics=validated)
-        # Ray ranks checkpoints by these; one without a validation of its own must not inherit another's rank.
-        metrics = {"step": step, self._config.train.best_metric: -1.0} | validated
         local = None
         if self._journal:
             folder = tempfile.mkdtemp(prefix="checkpoint-")
@@ -179,7 +183,7 @@ class _Worker:
             self._journal.flush()
             local = ray.train.Checkpoint.from_directory(folder)
         ray.train.report(
-            metrics,
+            {"step": step} | validated,
             checkpoint=local,
             checkpoint_dir_name=step_folder(step),
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
@@ -188,8 +192,13 @@ class _Worker:
         )
 
     def _upload(self, local: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+        """In the background. Ray keeps every checkpoint that it is told of; which ones stay is decided here."""
         place = open_uri(self._run_root).join(name)
         upload(local.path, place.uri)
+        try:
+            retain(self._run_root, self._config.train.best_metric, self._config.train.keep_checkpoints)
+        except StorageError as error:
+            self._say(f"old checkpoints stay for now: {error}")
         return ray.train.Checkpoint(path=place.path, filesystem=place.filesystem)
 
     def _say(self, sentence: str) -> None:

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 import textscanner
-from cluster.checkpoints import MANIFEST_NAME, list_checkpoints, local_checkpoint, pull, upload
+from cluster.checkpoints import MANIFEST_NAME, list_checkpoints, local_checkpoint, newest_whole, pull, retain, upload
 from cluster.storage import open_uri
 from jobs.pull import main as pull_job
 from textscanner.images import decode
@@ -48,6 +48,22 @@ def test_only_complete_checkpoints_are_listed_and_the_best_is_pulled(run, learnt
     image = decode(learnt.words[0].image, "")
     assert textscanner.load(str(tmp_path / "to10")).read([image]) == learnt.readings[:1]
     assert textscanner.load(local_checkpoint(run)).read([image]) == learnt.readings[:1]
+
+
+def test_the_best_and_the_last_are_kept(run):
+    """Steps 10, 20, 30 with 0.9, 0.5, 0.7; 40 is not complete and not touched."""
+    assert retain(run, "val/word_accuracy", 2) == [20]
+    assert retain(run, "val/word_accuracy", 1) == []  # 10 is the best, 30 the last
+    assert [c.step for c in list_checkpoints(run)] == [10, 30]
+    assert open_uri(f"{run}/step_00000040").names()
+
+
+def test_the_newest_whole_checkpoint_is_gone_on_from(run):
+    place = open_uri(f"{run}/step_00000030").join(TRAINING_NAME)
+    place.write_bytes(bytes(100) + place.read_bytes()[100:])
+    checkpoint, folder = newest_whole(run)
+    assert checkpoint.step == 20 and json.loads((pathlib.Path(folder) / STATE_NAME).read_text())["step"] == 20
+    assert newest_whole(f"{run}/nothing") is None
 
 
 def test_a_broken_download_goes_on_and_a_half_folder_never_shows(run, tmp_path):

@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -32,45 +33,75 @@ def server(tmp_path, monkeypatch):
     objectstore.stop(running.folder)
 
 
-def test_a_run_survives_resets_and_a_killed_server(server, tmp_path):
+@pytest.fixture
+def command(server):
+    """A run of 24 steps out of and into the bucket."""
     records = rendered_records(96)
     train = write_dataset(f"{server.uri}/train", records[:64])
     val = write_dataset(f"{server.uri}/val", records[64:])
     cadence = ["train.validate_every=6", "train.checkpoint_every=6", "train.picture_every=12", "train.log_every=1"]
-    command = [
+    return [
         *(sys.executable, "-m", "jobs.train", "tiny", "--train", train, "--val", val),
         *("--storage", f"{server.uri}/runs", "--name", "faulty", "--workers", "2"),
-        *("--set", f"train.num_steps={NUM_STEPS}", *cadence, "train.max_failures=2", "train.keep_checkpoints=2"),
+        *("--set", f"train.num_steps={NUM_STEPS}", *cadence, "train.max_failures=0", "train.keep_checkpoints=2"),
     ]
+
+
+@pytest.fixture
+def ray_folder():
+    """For Ray's logs; the paths of the sockets in it must stay short."""
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        yield pathlib.Path(folder)
+
+
+def test_a_run_survives_resets_and_a_killed_server(server, command, ray_folder, tmp_path):
     with Proxy(("127.0.0.1", server.port + 3)) as proxy:
         proxy.reset_share = RESET_SHARE
-        # The socket paths below Ray's folder must stay short.
-        ray_folder = pathlib.Path("/tmp") / f"ray-{os.getpid()}"
-        environment = os.environ | {
-            "AWS_ENDPOINT_URL_S3": proxy.endpoint,
-            "TEXTSCANNER_S3_REQUEST_TIMEOUT_S": "5",
-            "RAY_TMPDIR": str(ray_folder),
-        }
-        ray_folder.mkdir()
-        with (tmp_path / "out.txt").open("wb") as out, _KillsServer(server) as killer:
-            done = subprocess.run(
-                command, check=False, env=environment, stdout=out, stderr=subprocess.STDOUT, timeout=500
-            )
-        told = (tmp_path / "out.txt").read_text()
-        assert done.returncode == 0, told
-        assert "tensorflow" not in told.lower() and "Traceback" not in told  # a good run is quiet
-        assert killer.killed
-        assert proxy.resets > 3
+        environment = {"AWS_ENDPOINT_URL_S3": proxy.endpoint, "TEXTSCANNER_S3_REQUEST_TIMEOUT_S": "5"}
+        with _KillsServer(server, again=True) as killer:
+            done = _run(command, environment | {"RAY_TMPDIR": str(ray_folder)})
+        assert done.returncode == 0, done.stdout
+        assert killer.killed and proxy.resets > 3
+    assert "tensorflow" not in done.stdout.lower() and "Traceback" not in done.stdout  # a good run is quiet
+    _check_result(server, tmp_path)
+    _check_for_secrets(server, done.stdout, ray_folder)
+
+
+def test_an_outage_beyond_the_deadline_is_a_sentence_and_the_same_command_resumes(server, command, tmp_path):
+    with _KillsServer(server, again=False) as killer:
+        done = _run(command, {"TEXTSCANNER_S3_DEADLINE_S": "3", "TEXTSCANNER_S3_CONNECT_TIMEOUT_S": "1"})
+    assert killer.killed and done.returncode == 1
+    assert "the run failed" in done.stdout and "did not do it" in done.stdout and "Traceback" not in done.stdout
+    objectstore.start(server.folder)
+    done = _run(command, {})
+    assert done.returncode == 0, done.stdout
+    assert "resumed at step" in done.stdout
+    _check_result(server, tmp_path)
+
+
+def _run(command, environment):
+    return subprocess.run(
+        command,
+        check=False,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=500,
+    )
+
+
+def _check_result(server, tmp_path):
+    """Every step was logged once, and what is kept verifies."""
     rows = [json.loads(line) for line in open_uri(f"{server.uri}/runs/faulty/metrics.jsonl").read_bytes().splitlines()]
     assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, NUM_STEPS + 1))
     found = list_checkpoints(f"{server.uri}/runs/faulty")
     assert found[-1].step == NUM_STEPS and len(found) <= 3
     for checkpoint in found:
         pull(checkpoint, tmp_path / f"pulled_{checkpoint.step}", quiet=True)  # compares every hash
-    _check_for_secrets(server, tmp_path / "out.txt", ray_folder)
 
 
-def _check_for_secrets(server, out, ray_folder):
+def _check_for_secrets(server, output, ray_folder):
     """Nothing that a run leaves behind holds the secret: not its objects, its output, or Ray's logs."""
     secret = server.secret_key.encode()
     root = open_uri(f"{server.uri}/runs")
@@ -79,14 +110,15 @@ def _check_for_secrets(server, out, ray_folder):
     assert [name for name in names if secret in root.join(name).read_bytes()] == []
     logs = [path for path in ray_folder.rglob("*") if path.is_file() and not path.is_symlink()]
     assert any(path.name == "raylet.out" for path in logs)
-    assert [str(path) for path in [out, *logs] if secret in path.read_bytes()] == []
+    assert server.secret_key not in output
+    assert [str(path) for path in logs if secret in path.read_bytes()] == []
 
 
 class _KillsServer:
-    """SIGKILL for the object store once the run has a checkpoint, and a new start on the same port."""
+    """SIGKILL for the object store once the run has a checkpoint, and `again` a new start on the same port."""
 
-    def __init__(self, server):
-        self._server = server
+    def __init__(self, server, again):
+        self._server, self._again = server, again
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self.killed = False
@@ -104,7 +136,8 @@ class _KillsServer:
         while not self._stop.wait(0.2):
             if checkpoint.exists():
                 objectstore.kill(self._server)
-                time.sleep(3)  # what a restart takes elsewhere: clients must wait it out
-                objectstore.start(self._server.folder)
                 self.killed = True
+                if self._again:
+                    time.sleep(3)  # what a restart takes elsewhere: clients must wait it out
+                    objectstore.start(self._server.folder)
                 return
