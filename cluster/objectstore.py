@@ -229,10 +229,11 @@ def _free_port() -> int:
 
 
 def _all_free(port: int) -> bool:
-    return all(_is_free(port + i + offset) for i in range(NUM_PORTS) for offset in (0, PORT_OFFSET))
+    return all(is_free_port(port + i + offset) for i in range(NUM_PORTS) for offset in (0, PORT_OFFSET))
 
 
-def _is_free(port: int) -> bool:
+def is_free_port(port: int) -> bool:
+    """Whether a server could listen on a port of the loopback."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was in use a minute ago is free
         try:

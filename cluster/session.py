@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -28,7 +29,7 @@ def local_session(num_cpus: int | None = None) -> Iterator[None]:
     ours = not ray.is_initialized()
     if ours:
         if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"):
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": passed_on()})
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": _for_workers()})
         else:
             ray.init(
                 address="local",
@@ -43,6 +44,13 @@ def local_session(num_cpus: int | None = None) -> Iterator[None]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def _for_workers() -> dict[str, str]:
+    """Storage settings that workers on other nodes need; Ray refuses those that the job was submitted with again."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    theirs = (job.get("runtime_env") or {}).get("env_vars") or {}
+    return {name: value for name, value in passed_on().items() if name not in theirs}
 
 
 def configure_data() -> None:

@@ -1,20 +1,35 @@
-"""`make bench`: how fast the parts are on this machine, one process, no Ray."""
+"""`make bench`: how fast the parts are here, ingest from a bucket against two other ways, and a short run."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import itertools
+import json
 import os
+import pathlib
+import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from jobs.command import user_mistakes
 
+if TYPE_CHECKING:  # importing it loads TensorFlow or Ray
+    from textscanner.config import Config
+    from textscanner.schema import WordRecord
+
+PARTS = ("compute", "ingest", "run")
 RENDERED_WORDS = 2_000
+INGEST_WORDS = 20_000
+SINGLE_OBJECTS = 2_000  # of the loop with a request per image
+RUN_STEPS, RUN_WARMUP = 150, 50
 MIN_SECONDS = 8.0
 
 
@@ -22,7 +37,8 @@ MIN_SECONDS = 8.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m jobs.bench", description=__doc__)
-    parser.add_argument("--preset", default="small", help="the network to measure")
+    parser.add_argument("--preset", default="small", help="the network to measure (default: small)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure a part (default: all)")
     args = parser.parse_args(argv)
     from cluster.logs import load_tensorflow
 
@@ -30,18 +46,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     from textscanner.presets import preset
 
     config = preset(args.preset)
-    print(f"{os.cpu_count()} cores, {args.preset}, float32, batch {config.train.global_batch}; rates of one process")
-    with tempfile.TemporaryDirectory() as folder:
-        _tell("render, 64 px, 'real' (one core)", "words/s", lambda: _render(folder))
-        reader = _ReadChunks(config, folder)
-        _tell("ingest: read, decode, augment, fit (one core)", "words/s", reader)
-        _tell("training step, targets drawn inside", "images/s", _train_step(config, reader.batch))
-        _tell("reading, decoding inside", "images/s", _read(config, reader.batch))
+    print(f"{_processor()}, {os.cpu_count()} cores; {args.preset}, float32, batch {config.train.global_batch}")
+    if "compute" in args.only:
+        _compute(config)
+    if "ingest" in args.only or "run" in args.only:
+        with tempfile.TemporaryDirectory() as folder, _bucket(folder) as bucket:
+            data = _words_in(bucket)
+            if "ingest" in args.only:
+                _ingest(config, bucket, data, folder)
+            if "run" in args.only:
+                _run(args.preset, bucket, data)
     return 0
 
 
-def _tell(what: str, unit: str, work: Callable[[], int]) -> None:
-    """Runs `work` (which returns how many it did) once to warm up, then for MIN_SECONDS; prints the median rate."""
+def _processor() -> str:
+    info = pathlib.Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
+    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+
+
+def _tell(what: str, unit: str, work: Callable[[], int], megabytes: float = 0.0) -> None:
+    """Runs `work` (which returns how many it did) once to warm up, then for MIN_SECONDS; prints the median rate.
+
+    Args:
+      megabytes: read for each of them.
+    """
     work()
     rates: list[float] = []
     begin = time.perf_counter()
@@ -49,7 +78,18 @@ def _tell(what: str, unit: str, work: Callable[[], int]) -> None:
         start = time.perf_counter()
         done = work()
         rates.append(done / (time.perf_counter() - start))
-    print(f"  {what:<48} {np.median(rates):8.0f} {unit}", flush=True)
+    rate = float(np.median(rates))
+    print(f"  {what:<56} {rate:8,.0f} {unit}{f'  {rate * megabytes:6.1f} MB/s' if megabytes else ''}", flush=True)
+
+
+def _compute(config: Config) -> None:
+    print("one process")
+    with tempfile.TemporaryDirectory() as folder:
+        _tell("render, 64 px, 'real' (one core)", "words/s", lambda: _render(folder))
+        reader = _ReadChunks(config, folder)
+        _tell("read from disk, decode, augment, fit (one core)", "words/s", reader)
+        _tell("training step, targets drawn inside (all cores)", "images/s", _train_step(config, reader.batch))
+        _tell("reading, decoding inside (all cores)", "images/s", _read(config, reader.batch))
 
 
 def _render(folder: str) -> int:
@@ -64,25 +104,28 @@ def _render(folder: str) -> int:
 
 
 class _ReadChunks:
-    """Reads the rendered words chunk by chunk, as the reading tasks do."""
+    """Reads words chunk by chunk, as the reading tasks do."""
 
-    def __init__(self, config, folder: str) -> None:  # noqa: ANN001
+    def __init__(self, config: Config, uri: str, chunks: int = 1) -> None:
         from cluster.dataset import ChunkReader, training_plan
 
-        data = dataclasses.replace(config.data, train=(folder,))
+        data = dataclasses.replace(config.data, train=(uri,))
         config = dataclasses.replace(config, data=data)
         self._reader = ChunkReader(config, data.train, augment=True)
         self._items = training_plan(config).items_of(0, 0)
-        self._size = config.train.global_batch
+        self._size, self._chunks = config.train.global_batch, chunks
         self.batch: dict[str, np.ndarray] = {}
 
     def __call__(self) -> int:
-        rows = self._reader.read(next(self._items))
+        done = 0
+        for _ in range(self._chunks):
+            rows = self._reader.read(next(self._items))
+            done += len(rows["length"])
         self.batch = {name: np.resize(a, (self._size, *a.shape[1:])) for name, a in rows.items() if name != "text"}
-        return len(rows["length"])
+        return done
 
 
-def _train_step(config, batch: dict[str, np.ndarray]) -> Callable[[], int]:  # noqa: ANN001
+def _train_step(config: Config, batch: dict[str, np.ndarray]) -> Callable[[], int]:
     import tensorflow as tf
 
     from textscanner.step import create_state, make_train_step
@@ -97,13 +140,120 @@ def _train_step(config, batch: dict[str, np.ndarray]) -> Callable[[], int]:  # n
     return run
 
 
-def _read(config, batch: dict[str, np.ndarray]) -> Callable[[], int]:  # noqa: ANN001
+def _read(config: Config, batch: dict[str, np.ndarray]) -> Callable[[], int]:
     from textscanner.model import build_model
     from textscanner.reader import READ_BATCH, Reader
 
     reader = Reader(config, build_model(config))
     images = np.resize(batch["image"], (READ_BATCH, *batch["image"].shape[1:]))
     return lambda: len(reader.decode_batch(images).ids)
+
+
+@contextlib.contextmanager
+def _bucket(folder: str) -> Iterator[str]:
+    """A local object store for the block; the environment names it."""
+    from cluster import objectstore
+
+    server = objectstore.start(pathlib.Path(folder) / "objectstore")
+    os.environ.update(server.environment)
+    try:
+        yield server.uri
+    finally:
+        objectstore.stop(server.folder)
+
+
+def _words_in(bucket: str) -> str:
+    from cluster.rendering import render_dataset
+    from textscanner.render.draw import RenderSettings
+    from textscanner.render.fonts import find_fonts, select
+
+    render_dataset(RenderSettings(seed=0, fonts=select(find_fonts(), "train")), f"{bucket}/words", INGEST_WORDS)
+    return f"{bucket}/words"
+
+
+def _ingest(config: Config, bucket: str, data: str, folder: str) -> None:
+    from cluster.shards import read_manifest, read_records
+
+    manifest = read_manifest(data)
+    each = sum(shard.num_bytes for shard in manifest.shards) / manifest.num_rows / 1e6
+    some = list(itertools.islice(read_records(data), SINGLE_OBJECTS))
+    print(f"ingest from a local bucket, one process, one core; {INGEST_WORDS:,} words of {each * 1e3:.1f} kB")
+    _tell("row groups, verified, decoded", "words/s", _row_groups(data), each)
+    _tell("the same, augmented and fitted: a reading task", "words/s", _ReadChunks(config, data, chunks=8), each)
+    _tell("boto3 get_object per image, cv2.imdecode", "words/s", _single_objects(bucket, some), each)
+    _tell("tf.data, TFRecord on local disk, decode_jpeg", "words/s", _tfrecords(folder, some), each)
+
+
+def _row_groups(data: str) -> Callable[[], int]:
+    from cluster.shards import read_manifest, read_row_group
+    from textscanner import schema
+
+    refs = itertools.cycle([ref for shard in read_manifest(data).shards for ref in shard.refs()])
+
+    def read() -> int:
+        records = [r for ref in itertools.islice(refs, 8) for r in schema.from_table(read_row_group(data, ref))]
+        return sum(_decode(record.image) is not None for record in records)
+
+    return read
+
+
+def _decode(image: bytes) -> Any:
+    return cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
+def _single_objects(bucket: str, records: list[WordRecord]) -> Callable[[], int]:
+    from cluster.s3 import s3_client
+
+    client, name = s3_client(), bucket.removeprefix("s3://")
+    for i, record in enumerate(records):
+        client.put_object(Bucket=name, Key=f"single/{i}.jpg", Body=record.image)
+    keys = itertools.cycle([f"single/{i}.jpg" for i in range(len(records))])
+
+    def read() -> int:
+        bodies = (client.get_object(Bucket=name, Key=key)["Body"].read() for key in itertools.islice(keys, 256))
+        return sum(_decode(body) is not None for body in bodies)
+
+    return read
+
+
+def _tfrecords(folder: str, records: list[WordRecord]) -> Callable[[], int]:
+    import tensorflow as tf
+
+    path = f"{folder}/words.tfrecord"
+    with tf.io.TFRecordWriter(path) as writer:
+        for record in records:
+            image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[record.image]))
+            text = tf.train.Feature(bytes_list=tf.train.BytesList(value=[record.text.encode()]))
+            example = tf.train.Example(features=tf.train.Features(feature={"image": image, "text": text}))
+            writer.write(example.SerializeToString())
+    wanted = {"image": tf.io.FixedLenFeature([], tf.string), "text": tf.io.FixedLenFeature([], tf.string)}
+
+    def parse(data: tf.Tensor) -> tf.Tensor:
+        return tf.io.decode_jpeg(tf.io.parse_single_example(data, wanted)["image"], channels=3)
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    rows = tf.data.TFRecordDataset(path).map(parse).with_options(options)
+    return lambda: sum(1 for _ in rows)
+
+
+def _run(preset: str, bucket: str, data: str) -> None:
+    """Two workers train on the bucket's words; the rates are those after the first steps."""
+    from cluster.launch import train_run
+    from cluster.storage import open_uri
+    from textscanner.config import override
+    from textscanner.presets import preset as preset_config
+
+    told = [
+        f"train.{name}={RUN_STEPS}" for name in ("num_steps", "validate_every", "checkpoint_every", "picture_every")
+    ]
+    told += [f'data.train=["{data}"]', "train.workers=2", "train.log_every=10", f"optimizer.warmup_steps={RUN_WARMUP}"]
+    result = train_run(override(preset_config(preset), told), f"{bucket}/runs", "bench")
+    lines = open_uri(f"{result.run_root}/metrics.jsonl").read_bytes().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["step"] > RUN_WARMUP and "train/images_per_s" in row]
+    rate, wait = (np.mean([row[f"train/{name}"] for row in rows]) for name in ("images_per_s", "data_wait_share"))
+    print(f"training out of the bucket, two workers, steps {RUN_WARMUP} to {RUN_STEPS}")
+    print(f"  {'the whole system':<56} {rate:8.0f} images/s, {wait:.1%} of the time waiting for data")
 
 
 if __name__ == "__main__":

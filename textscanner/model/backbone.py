@@ -18,8 +18,11 @@ RESNET_TAPS = ("conv1_relu", "conv2_block3_out", "conv3_block4_out", "conv4_bloc
 # Keras' ResNet-50 was trained on BGR with these means subtracted ("caffe" preprocessing), variance 1.
 IMAGENET_MEAN_RGB = (123.68, 116.779, 103.939)
 
+Levels = list[keras.KerasTensor]
+"""Feature maps, from the finest to the coarsest."""
 
-def features(image, model: ModelConfig):  # noqa: ANN001, ANN201
+
+def features(image: keras.KerasTensor, model: ModelConfig) -> keras.KerasTensor:
     """The feature map [B, h, w, F] of images [B, H, W, 3], RGB in 0..255."""
     if model.backbone == "resnet50":
         levels, strides = _resnet50_levels(image, model)
@@ -30,7 +33,7 @@ def features(image, model: ModelConfig):  # noqa: ANN001, ANN201
     return _pyramid(levels[finest:], strides[finest:], model)
 
 
-def _pyramid(levels: list, strides: list[tuple[int, int]], model: ModelConfig):  # noqa: ANN202
+def _pyramid(levels: Levels, strides: list[tuple[int, int]], model: ModelConfig) -> keras.KerasTensor:
     width = model.feature_channels
     x = conv(levels[-1], width, f"lateral{len(levels) - 1}", 1, bias=True)
     for i in range(len(levels) - 2, -1, -1):
@@ -41,7 +44,7 @@ def _pyramid(levels: list, strides: list[tuple[int, int]], model: ModelConfig): 
     return x
 
 
-def _resnet50_levels(image, model: ModelConfig) -> tuple[list, list[tuple[int, int]]]:  # noqa: ANN001
+def _resnet50_levels(image: keras.KerasTensor, model: ModelConfig) -> tuple[Levels, list[tuple[int, int]]]:
     shape = (model.height_px, model.width_px, 3)
     x = keras.layers.Rescaling(1.0, [-m for m in IMAGENET_MEAN_RGB], name="imagenet_mean")(image)
     x = _ReverseChannels(name="rgb_to_bgr")(x)
@@ -52,7 +55,7 @@ def _resnet50_levels(image, model: ModelConfig) -> tuple[list, list[tuple[int, i
 
 @keras.saving.register_keras_serializable("textscanner")
 class _ReverseChannels(keras.layers.Layer):
-    def call(self, x):  # noqa: ANN001, ANN202
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         return x[..., ::-1]
 
 
@@ -89,7 +92,7 @@ def _synchronized(layer: keras.layers.Layer) -> keras.layers.Layer:
     return layer.__class__.from_config(config)
 
 
-def _residual_levels(image, model: ModelConfig) -> tuple[list, list[tuple[int, int]]]:  # noqa: ANN001
+def _residual_levels(image: keras.KerasTensor, model: ModelConfig) -> tuple[Levels, list[tuple[int, int]]]:
     x = keras.layers.Rescaling(1 / 127.5, -1.0, name="to_unit_range")(image)
     x = conv_norm(x, model.stem_channels, model, "stem", strides=(2, 2))
     levels = []
@@ -102,7 +105,9 @@ def _residual_levels(image, model: ModelConfig) -> tuple[list, list[tuple[int, i
     return levels, list(model.stage_input_strides)
 
 
-def _block(x, channels: int, strides: tuple[int, int], model: ModelConfig, name: str):  # noqa: ANN001, ANN202
+def _block(
+    x: keras.KerasTensor, channels: int, strides: tuple[int, int], model: ModelConfig, name: str
+) -> keras.KerasTensor:
     shortcut = x
     if strides != (1, 1) or x.shape[-1] != channels:
         shortcut = conv_norm(x, channels, model, f"{name}_shortcut", 1, strides, relu=False)

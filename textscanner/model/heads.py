@@ -8,17 +8,17 @@ from textscanner.config import ModelConfig
 from textscanner.model.layers import conv, conv_norm, upsample
 
 
-def class_logits(x, num_classes: int, model: ModelConfig):  # noqa: ANN001, ANN201
+def class_logits(x: keras.KerasTensor, num_classes: int, model: ModelConfig) -> keras.KerasTensor:
     """Zg [B, h, w, C]: conv 3x3, conv 1x1."""
     return conv(conv_norm(x, model.head_channels, model, "class"), num_classes, "class_logits", 1, bias=True)
 
 
-def localization_logit(x, model: ModelConfig):  # noqa: ANN001, ANN201
+def localization_logit(x: keras.KerasTensor, model: ModelConfig) -> keras.KerasTensor:
     """The logit of Q [B, h, w, 1]."""
     return conv(conv_norm(x, model.head_channels, model, "localization"), 1, "localization_logit", 1, bias=True)
 
 
-def order_logits(x, model: ModelConfig):  # noqa: ANN001, ANN201
+def order_logits(x: keras.KerasTensor, model: ModelConfig) -> keras.KerasTensor:
     """Zs [B, h, w, N+1]: three stride-2 levels, a GRU over the columns at the top, back up with two skips."""
     levels = []
     y = x
@@ -35,7 +35,7 @@ def order_logits(x, model: ModelConfig):  # noqa: ANN001, ANN201
     return conv(y, model.max_length + 1, "order_logits", 1, bias=True)
 
 
-def _context(y, model: ModelConfig):  # noqa: ANN001, ANN202
+def _context(y: keras.KerasTensor, model: ModelConfig) -> keras.KerasTensor:
     """Columns as a sequence through the GRU: [B, r, q, c] -> [B, q, r*c] -> GRU -> [B, r, q, c]."""
     if model.gru_units == 0:
         return y

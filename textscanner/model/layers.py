@@ -30,7 +30,7 @@ class ChannelGroupNorm(keras.layers.Layer):
         self.scale = self.add_weight(name="scale", shape=(channels,), initializer="ones")
         self.offset = self.add_weight(name="offset", shape=(channels,), initializer="zeros")
 
-    def call(self, x):  # noqa: ANN001, ANN201 (Keras tensors)
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Normalises [B, h, w, c]."""
         channels = x.shape[-1]
         groups = max(1, channels // GROUP_CHANNELS)
@@ -47,7 +47,14 @@ class ChannelGroupNorm(keras.layers.Layer):
         return x * gain + shift
 
 
-def conv(x, channels: int, name: str, size: int = 3, strides: tuple[int, int] = (1, 1), bias: bool = False):  # noqa: ANN001, ANN201
+def conv(
+    x: keras.KerasTensor,
+    channels: int,
+    name: str,
+    size: int = 3,
+    strides: tuple[int, int] = (1, 1),
+    bias: bool = False,
+) -> keras.KerasTensor:
     """A `same` convolution, He-normal."""
     return keras.layers.Conv2D(
         channels,
@@ -60,21 +67,21 @@ def conv(x, channels: int, name: str, size: int = 3, strides: tuple[int, int] = 
     )(x)
 
 
-def conv_norm(  # noqa: ANN201
-    x,  # noqa: ANN001
+def conv_norm(
+    x: keras.KerasTensor,
     channels: int,
     model: ModelConfig,
     name: str,
     size: int = 3,
     strides: tuple[int, int] = (1, 1),
     relu: bool = True,
-):
+) -> keras.KerasTensor:
     """Convolution, normalisation and, unless switched off, ReLU."""
     x = normalization(model, f"{name}_norm")(conv(x, channels, f"{name}_conv", size, strides))
     return keras.layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
-def upsample(x, factor: tuple[int, int], name: str):  # noqa: ANN001, ANN201
+def upsample(x: keras.KerasTensor, factor: tuple[int, int], name: str) -> keras.KerasTensor:
     """Bilinear enlargement by whole factors (rows, columns); factor (1, 1) is the identity."""
     if factor == (1, 1):
         return x
