@@ -41,12 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     server = objectstore.start(f"{FOLDER}/objectstore")
     os.environ.update(server.environment)
     try:
-        return _run(f"{server.uri}/{FOLDER}")
+        return _run(f"{server.uri}/{FOLDER}", first='eval "$(python -m jobs.objectstore start)" && ')
     finally:
         objectstore.stop(server.folder)
 
 
-def _run(storage: str) -> int:
+def _run(storage: str, first: str = "") -> int:
+    """Runs the stages; `first` is what must be typed before a command can see what is stored."""
     begin = time.monotonic()
     run, train, heldout = f"{storage}/{NAME}", f"{storage}/{NAME}/data/train", f"{storage}/{NAME}/data/heldout"
     out = pathlib.Path(FOLDER) / NAME
@@ -58,7 +59,7 @@ def _run(storage: str) -> int:
     headline(f"1/4 drawing {TRAIN_WORDS:,} words to learn from, and {HELDOUT_WORDS:,} others in other fonts")
     _render(train, TRAIN_WORDS, "train")
     _render(heldout, HELDOUT_WORDS, "heldout")
-    headline("2/4 training on two workers; TensorBoard can watch")
+    headline("2/4 training on two workers")
     code = _train(train, heldout, storage)
     if code:
         return code
@@ -68,7 +69,7 @@ def _run(storage: str) -> int:
     checkpoint = _draw(run, heldout, out)
     headline(f"done\n  {out}/report.png     curves, and what was read right and wrong")
     print(f"  {out}/overlays/      characters and their order on each word\n  {out}/report.json    figures")
-    print(f"next: python -m jobs.read {checkpoint} YOUR_WORD_IMAGE")
+    print(f"next: {first}python -m jobs.read {checkpoint} YOUR_WORD_IMAGE")
     return code
 
 
