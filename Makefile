@@ -20,7 +20,7 @@ $(STAMP): requirements.lock pyproject.toml
 quickstart: $(STAMP) ## render words, train on two workers, read words never seen: runs/quickstart/; STORAGE=s3 for a bucket
 	@$(BIN)/python -m jobs.quickstart $(if $(STORAGE),--storage $(STORAGE))
 
-test: $(STAMP) ## all tests: real processes, a real local Ray cluster
+test: $(STAMP) ## all tests: real processes, a real local Ray cluster, a real S3 server
 	@$(BIN)/python -m pytest
 
 check: $(STAMP) ## format, lint, types, unit tests
