@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -110,14 +109,21 @@ def complete_checkpoints(run_uri: str) -> list[StoredCheckpoint]:
     return [checkpoint for name in names if (checkpoint := _read(root.join(name)))]
 
 
-def newest_whole(run_uri: str) -> tuple[StoredCheckpoint, str] | None:
-    """The newest checkpoint whose files are what its manifest says, and a local folder with it; None if none is."""
+def newest_whole(run_uri: str) -> tuple[tuple[StoredCheckpoint, str] | None, list[str]]:
+    """The newest checkpoint whose hashes fit, with a local folder of it; and what is wrong with newer ones.
+
+    A damaged checkpoint is passed over: the one before it costs some steps, a failed run costs all.
+    """
+    damaged: list[str] = []
     for checkpoint in reversed(complete_checkpoints(run_uri)):
-        with contextlib.suppress(ValueError):  # damaged: the one before it costs some steps, a failed run costs all
+        try:
             folder = local_checkpoint(checkpoint.uri)
             verify(folder)
-            return checkpoint, folder
-    return None
+        except ValueError as error:
+            damaged.append(str(error))
+        else:
+            return (checkpoint, folder), damaged
+    return None, damaged
 
 
 def retain(run_uri: str, metric: str, keep: int) -> list[int]:

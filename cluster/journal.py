@@ -1,7 +1,8 @@
 """What a run writes down as it goes: metrics.jsonl, TensorBoard, pictures and a report, in the run's folder.
 
-Rank 0 only. On resuming, lines past the restored step are dropped: the run takes those steps again. With a bucket the
-files are written to a local scratch folder and copied at each flush, because objects cannot be appended to.
+Rank 0 only. On resuming, lines past the restored step are dropped: the run takes those steps again. Objects cannot be
+appended to: with a bucket the files are written to a scratch folder and what has changed is copied by `mirror`, which
+may run beside the training.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import json
 import pathlib
 import tempfile
+import threading
 import time
 
 import numpy as np
-import pyarrow.fs
 import tensorflow as tf
 
 from cluster.storage import open_uri
@@ -29,9 +30,11 @@ class Journal:
 
     def __init__(self, run_root: str, start_step: int) -> None:
         self._remote = open_uri(run_root)
-        local = isinstance(self._remote.filesystem, pyarrow.fs.LocalFileSystem)
+        local = self._remote.is_local
         self._folder = pathlib.Path(self._remote.path if local else tempfile.mkdtemp(prefix="journal-"))
         self._mirrored = not local
+        self._mirroring = threading.Lock()
+        self._copied: dict[pathlib.Path, int] = {}  # bytes; files only grow, or are written once
         self._folder.mkdir(parents=True, exist_ok=True)
         self._metrics = self._folder / METRICS_NAME
         self._metrics.write_text("".join(f"{line}\n" for line in self._earlier(start_step)))
@@ -60,19 +63,30 @@ class Journal:
         draw_report(self._metrics.read_text(), words, title, self._folder / REPORT_NAME)
 
     def flush(self) -> None:
-        """Everything so far is in the run's folder when this returns."""
+        """Everything so far is in the files when this returns."""
         self._writer.flush()
-        if self._mirrored:
-            pyarrow.fs.copy_files(
-                str(self._folder),
-                self._remote.path,
-                source_filesystem=pyarrow.fs.LocalFileSystem(),
-                destination_filesystem=self._remote.filesystem,
-            )
+
+    def mirror(self) -> None:
+        """Copies the files that have changed into the run's folder in a bucket; safe to call from another thread.
+
+        Raises:
+          StorageError: storage refuses or does not answer.
+        """
+        if not self._mirrored:
+            return
+        with self._mirroring:
+            for path in sorted(p for p in self._folder.rglob("*") if p.is_file()):
+                data = path.read_bytes()
+                if path == self._metrics:
+                    data = data[: data.rfind(b"\n") + 1]  # the last line may be half written
+                if self._copied.get(path) != len(data):
+                    self._remote.join(path.relative_to(self._folder).as_posix()).write_bytes(data)
+                    self._copied[path] = len(data)
 
     def close(self) -> None:
-        """Flushes and ends."""
+        """Flushes, mirrors and ends."""
         self.flush()
+        self.mirror()
         self._writer.close()
 
     def _earlier(self, start_step: int) -> list[str]:

@@ -142,7 +142,6 @@ def _client(settings: StorageSettings) -> Any:
         retries={"mode": "standard", "max_attempts": 2},  # the rest is `with_retries`
         s3={"addressing_style": settings.addressing},
         request_checksum_calculation=settings.checksums,
-        response_checksum_validation=settings.checksums,
         **options,
     )
     session = boto3.session.Session()

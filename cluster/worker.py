@@ -13,18 +13,19 @@ import tempfile
 from typing import Any
 
 import numpy as np
+import ray
 import ray.train
 import tensorflow as tf
 from ray.train import CheckpointUploadMode
 from ray.train.collective import broadcast_from_rank_zero
 
-from cluster.checkpoints import local_checkpoint, newest_whole, retain, step_folder, upload, verify
+from cluster.checkpoints import StoredCheckpoint, local_checkpoint, newest_whole, retain, step_folder, upload, verify
 from cluster.dataset import evaluation_rows, training_plan, worker_batches
 from cluster.errors import StorageError
 from cluster.feed import Feed
 from cluster.journal import Journal
 from cluster.shards import Manifest, read_manifest, read_records
-from cluster.storage import open_uri
+from cluster.storage import abort_uploads, open_uri
 from cluster.strategy import make_strategy, sum_over_workers
 from textscanner import checkpoint
 from textscanner.calibration import Calibration
@@ -70,7 +71,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     strategy = make_strategy(_with_threads(config, context.get_local_world_size()))
     state = create_state(config, strategy)
     rank, world = context.get_world_rank(), context.get_world_size()
-    saved = _restore(state, given.run_root, rank)
+    saved = _restore(state, given, rank)
     plan = training_plan(config)
     worker = _Worker(state, given, rank, world, saved)
     steps = config.train.num_steps - saved.step
@@ -88,9 +89,9 @@ def _with_threads(config: Config, local_world_size: int) -> Any:
     return dataclasses.replace(train, threads_per_worker=max(1, (os.cpu_count() or 1) // local_world_size))
 
 
-def _restore(state: TrainingState, run_root: str, rank: int) -> checkpoint.Saved:
+def _restore(state: TrainingState, given: WorkerSettings, rank: int) -> checkpoint.Saved:
     """The newest whole checkpoint in storage, which rank 0 chooses: Ray's own record may lag behind an upload."""
-    found = newest_whole(run_root) if rank == 0 else None
+    found = _newest(given) if rank == 0 else None
     uri = broadcast_from_rank_zero(found[0].uri if found else "")
     if not uri:
         return checkpoint.Saved(0, DEFAULT_THRESHOLD, {})
@@ -99,6 +100,14 @@ def _restore(state: TrainingState, run_root: str, rank: int) -> checkpoint.Saved
     folder = local_checkpoint(uri)
     verify(folder)
     return checkpoint.restore(folder, state)
+
+
+def _newest(given: WorkerSettings) -> tuple[StoredCheckpoint, str] | None:
+    abort_uploads(open_uri(given.run_root))  # of an attempt that was killed
+    found, damaged = newest_whole(given.run_root)
+    for told in damaged:
+        ray.get(given.board.say.remote(f"a checkpoint is left out: {told}"))
+    return found
 
 
 class _Worker:
@@ -192,8 +201,13 @@ class _Worker:
         )
 
     def _upload(self, local: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
-        """In the background. Ray keeps every checkpoint that it is told of; which ones stay is decided here."""
+        """In the background: the journal, then the checkpoint, whose manifest makes the step one to go on from.
+
+        Ray keeps every checkpoint that it is told of; which ones stay is decided here.
+        """
         place = open_uri(self._run_root).join(name)
+        if self._journal:
+            self._journal.mirror()
         upload(local.path, place.uri)
         try:
             retain(self._run_root, self._config.train.best_metric, self._config.train.keep_checkpoints)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import sys
 from collections.abc import Sequence
 from typing import Protocol
 
 from cluster.errors import StorageError
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that tells the defaults which tell something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 class Main(Protocol):

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from jobs.command import user_mistakes
+from jobs.command import Help, user_mistakes
 
 DEFAULT_FOLDER = "runs/objectstore"
 
@@ -17,7 +17,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m jobs.objectstore",
         description="A local object store that speaks S3, on loopback only; its objects are kept in a folder.",
         epilog='eval "$(python -m jobs.objectstore start)" sets what clients need in this shell.',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument("verb", choices=("start", "stop", "status"), help="what to do")
     parser.add_argument("--folder", default=DEFAULT_FOLDER, metavar="DIR", help="where the objects are kept")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from cluster.importers.formats import FORMATS, WITH_SPLITS
-from jobs.command import user_mistakes
+from jobs.command import Help, user_mistakes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -16,7 +16,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Turns labelled images into shards and a manifest. Rows that cannot be used are counted by reason "
         "and listed in rejects.jsonl; samples.png shows what was understood. Killed, the same command goes on.",
         epilog="docs/data.md shows every format with its command.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument("source", metavar="SOURCE", help="folder, file, zip or s3:// prefix")
     parser.add_argument("--out", required=True, metavar="URI", help="folder or s3:// prefix of the new data set")

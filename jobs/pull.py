@@ -6,14 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jobs.command import user_mistakes
+from jobs.command import Help, user_mistakes
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.pull",
         description="Downloads a run's best checkpoint, checks every hash, and goes on where a download broke off.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument("run", metavar="RUN_URI", help="the run's folder: s3://bucket/runs/NAME, or a path")
     parser.add_argument("--to", metavar="DIR", help="where the checkpoint goes")

@@ -6,14 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jobs.command import user_mistakes
+from jobs.command import Help, user_mistakes
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.render",
         description="Draws words with the exact quad of every character and writes them as a data set.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument("--out", required=True, metavar="URI", help="folder or s3:// prefix of the new data set")
     parser.add_argument("--num-words", type=int, required=True, metavar="N", help="how many words")

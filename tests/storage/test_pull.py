@@ -61,9 +61,10 @@ def test_the_best_and_the_last_are_kept(run):
 def test_the_newest_whole_checkpoint_is_gone_on_from(run):
     place = open_uri(f"{run}/step_00000030").join(TRAINING_NAME)
     place.write_bytes(bytes(100) + place.read_bytes()[100:])
-    checkpoint, folder = newest_whole(run)
+    (checkpoint, folder), damaged = newest_whole(run)
+    assert len(damaged) == 1 and "step_00000030" in damaged[0]
     assert checkpoint.step == 20 and json.loads((pathlib.Path(folder) / STATE_NAME).read_text())["step"] == 20
-    assert newest_whole(f"{run}/nothing") is None
+    assert newest_whole(f"{run}/nothing") == (None, [])
 
 
 def test_a_broken_download_goes_on_and_a_half_folder_never_shows(run, tmp_path):
