@@ -24,7 +24,7 @@ from typing import Any, Literal
 import tqdm
 
 from cluster.storage import Location, abort_uploads, absolute_uri, open_uri
-from textscanner.layout import STATE_NAME
+from textscanner.layout import STATE_NAME, shipped_weights
 
 MANIFEST_NAME = "manifest.json"
 STEP_FOLDER = re.compile(r"step_(\d{8})")
@@ -224,9 +224,13 @@ def pull(checkpoint: StoredCheckpoint, folder: str | os.PathLike[str], quiet: bo
 def local_checkpoint(uri: str) -> str:
     """A local folder with the checkpoint of a URI: the folder itself, a run's best checkpoint, or a copy from storage.
 
+    A name of weights that the package brings is a URI too.
+
     Raises:
       ValueError: there is no checkpoint.
     """
+    if uri in shipped_weights():
+        return shipped_weights()[uri]
     place = open_uri(uri)
     if place.is_local and (place.join(STATE_NAME).exists() or not place.exists()):
         return uri

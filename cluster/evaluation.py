@@ -24,6 +24,7 @@ from cluster.storage import absolute_uri
 from textscanner import schema
 from textscanner.annotations import Word, clean_text
 from textscanner.images import decode
+from textscanner.layout import shipped_weights
 from textscanner.metrics import WordCounts
 from textscanner.reader import READ_BATCH, Reader
 from textscanner.schema import WordRecord
@@ -93,7 +94,9 @@ def evaluate(checkpoint: str, source: str, split: str | None = None, num_workers
     Raises:
       ValueError: the checkpoint or the source cannot be read.
     """
-    checkpoint, source = absolute_uri(checkpoint), absolute_uri(source)
+    source = absolute_uri(source)
+    if checkpoint not in shipped_weights():
+        checkpoint = absolute_uri(checkpoint)
     if num_workers:
         return _evaluate_on_ray(checkpoint, source, num_workers)
     reader = textscanner.load(local_checkpoint(checkpoint))

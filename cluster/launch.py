@@ -12,7 +12,7 @@ import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-from cluster.checkpoints import choose, list_checkpoints
+from cluster.checkpoints import choose, list_checkpoints, local_checkpoint
 from cluster.errors import RunError
 from cluster.logs import load_tensorflow
 from cluster.progress import Board, Display
@@ -20,6 +20,7 @@ from cluster.session import local_session
 from cluster.shards import read_manifest
 from cluster.storage import RunLayout, absolute_uri, open_uri
 from textscanner.config import Config, difference
+from textscanner.layout import shipped_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +49,16 @@ def describe(config: Config) -> list[str]:
     if not config.data.train:
         raise ValueError("data.train is empty: name at least one prepared data set (--train URI)")
     train, model = config.train, config.model
-    rows = {uri: read_manifest(uri).num_rows for uri in (*config.data.train, *config.data.val)}
+    manifests = {uri: read_manifest(uri) for uri in (*config.data.train, *config.data.val)}
+    rows = {uri: manifest.num_rows for uri, manifest in manifests.items()}
+    with_quads = {uri: sum(shard.num_with_quads for shard in manifests[uri].shards) for uri in config.data.train}
     total = sum(rows[uri] for uri in config.data.train)
-    lines = [f"train   {uri}: {rows[uri]:,} words" for uri in config.data.train]
+    if not config.losses.learns_from_words and not any(with_quads.values()):
+        raise ValueError(
+            "no word of data.train has character boxes, and losses.word_weight and losses.mutual_weight are 0: nothing "
+            "would be learnt. Add a set with boxes (jobs.render), and --set losses.word_weight=1 to learn from the rest"
+        )
+    lines = [f"train   {uri}: {rows[uri]:,} words, {with_quads[uri]:,} with boxes" for uri in config.data.train]
     lines += [f"val     {uri}: {rows[uri]:,} words" for uri in config.data.val]
     device = f"{train.gpus_per_worker} GPU" if train.gpus_per_worker else "CPU"
     lines.append(
@@ -78,6 +86,8 @@ def train_run(config: Config, storage_uri: str, name: str) -> RunResult:
 
     config = _with_absolute_uris(config)
     describe(config)
+    if config.train.init:
+        local_checkpoint(config.train.init)  # a name or URI that is no checkpoint fails here
     layout = RunLayout(absolute_uri(storage_uri), name)
     _claim(layout, config)
     root = open_uri(layout.root)
@@ -137,6 +147,9 @@ def _check_room(config: Config) -> None:
 def _with_absolute_uris(config: Config) -> Config:
     data = config.data
     train, val = (tuple(absolute_uri(uri) for uri in uris) for uris in (data.train, data.val))
+    init = config.train.init
+    if init and init not in shipped_weights():
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, init=absolute_uri(init)))
     return dataclasses.replace(config, data=dataclasses.replace(data, train=train, val=val))
 
 

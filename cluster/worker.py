@@ -94,12 +94,23 @@ def _restore(state: TrainingState, given: WorkerSettings, rank: int) -> checkpoi
     found = _newest(given) if rank == 0 else None
     uri = broadcast_from_rank_zero(found[0].uri if found else "")
     if not uri:
-        return checkpoint.Saved(0, DEFAULT_THRESHOLD, {})
+        return _fresh(state, given, rank)
     if found:
         return checkpoint.restore(found[1], state)
     folder = local_checkpoint(uri)
     verify(folder)
     return checkpoint.restore(folder, state)
+
+
+def _fresh(state: TrainingState, given: WorkerSettings, rank: int) -> checkpoint.Saved:
+    """A new run: random weights, or those of `train.init`."""
+    start = state.config.train.init
+    if start:
+        apart = checkpoint.initialize(local_checkpoint(start), state)
+        if rank == 0:
+            kept = f"; begun anew: {', '.join(apart)}" if apart else ""
+            ray.get(given.board.say.remote(f"started with the weights of {start}{kept}"))
+    return checkpoint.Saved(0, DEFAULT_THRESHOLD, {})
 
 
 def _newest(given: WorkerSettings) -> tuple[StoredCheckpoint, str] | None:

@@ -24,6 +24,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--val", nargs="+", default=[], metavar="URI", help="prepared data sets to validate on")
     parser.add_argument("--storage", required=True, metavar="URI", help="where runs are kept")
     parser.add_argument("--name", required=True, metavar="NAME", help="the run's folder in --storage")
+    parser.add_argument(
+        "--init", metavar="URI", help="start with the weights of this checkpoint, or of a name that the package brings"
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="training workers; train.workers")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="section.key=value")
     parser.add_argument(
@@ -67,6 +70,8 @@ def _config(args: argparse.Namespace):  # noqa: ANN202 (Config is imported late)
     if args.charset_file:
         config = dataclasses.replace(config, charset=load_charset(args.charset_file))
     told = [f"data.train={json.dumps(args.train)}", f"data.val={json.dumps(args.val)}"]
+    if args.init:
+        told.append(f"train.init={json.dumps(args.init)}")
     if args.workers is not None:
         told.append(f"train.workers={args.workers}")
     return override(config, told + args.set)

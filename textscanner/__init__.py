@@ -15,11 +15,12 @@ __version__ = "0.1.0"
 
 
 def load(path: str) -> Reader:
-    """The reader of a checkpoint folder.
+    """The reader of a checkpoint folder, or of weights that the package brings, by their name.
 
     Raises:
       ValueError: `path` is not a checkpoint.
     """
     from textscanner.checkpoint import load as load_checkpoint
+    from textscanner.layout import shipped_weights
 
-    return load_checkpoint(path)
+    return load_checkpoint(shipped_weights().get(path, path))

@@ -81,6 +81,41 @@ def restore(folder: str | pathlib.Path, state: TrainingState) -> Saved:
     return saved
 
 
+def initialize(path: str | pathlib.Path, state: TrainingState) -> list[str]:
+    """Starts a new run with the weights of a checkpoint. What does not fit keeps its random weights.
+
+    Returns:
+      the layers that do not fit: of a head whose charset or longest word differs, or of another network.
+
+    Raises:
+      ValueError: the checkpoint cannot be read, or most of it does not fit.
+    """
+    arrays = _read(pathlib.Path(path) / WEIGHTS_NAME)
+    apart: list[str] = []
+    for name, variable in _named(state.model.weights).items():
+        if name in arrays and arrays[name].shape == tuple(variable.shape):
+            variable.assign(arrays[name])
+        else:
+            apart.append(name)
+    if len(apart) > len(state.model.weights) / 2:
+        raise ValueError(
+            f"train.init is {path}: {len(apart)} of {len(state.model.weights)} weights do not fit this network; "
+            "it is of another preset"
+        )
+    state.refresh_serving()
+    return sorted({name.rpartition("/")[0] for name in apart})
+
+
+def slim(path: str | pathlib.Path, out: str | pathlib.Path) -> None:
+    """Copies a checkpoint without its training state and with weights as float16: what the package ships."""
+    source, target = pathlib.Path(path), pathlib.Path(out)
+    target.mkdir(parents=True, exist_ok=True)
+    arrays = _read(source / WEIGHTS_NAME)
+    _write(target / WEIGHTS_NAME, {name: a.astype(np.float16) for name, a in arrays.items()})
+    for name in (CONFIG_NAME, STATE_NAME):
+        (target / name).write_bytes((source / name).read_bytes())
+
+
 def read_saved(folder: pathlib.Path) -> Saved:
     """`state.json` of a checkpoint.
 

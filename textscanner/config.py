@@ -156,16 +156,31 @@ class LossConfig:
 
     Attributes:
       localization: `smooth_l1` balanced between foreground and background, or `squared` error over the target's mass.
+      mutual_weight: of mutual supervision (textscanner/mutual.py); with 0, words without boxes are not learnt from.
+      word_weight: of the decoded word's loss (textscanner/wordloss.py); 0 leaves it out.
+      words_start, words_ramp: the step at which both begin, and over how many steps they rise to their weights.
+      words_rows: both on all rows, as in the paper, or only on those without boxes.
     """
 
     class_weight: float = 1.0
     order_weight: float = 10.0
     localization_weight: float = 10.0
     localization: Literal["smooth_l1", "squared"] = "smooth_l1"
+    mutual_weight: float = 0.0
+    word_weight: float = 0.0
+    words_start: int = 0
+    words_ramp: int = 500
+    words_rows: Literal["all", "without_boxes"] = "all"
 
     def __post_init__(self) -> None:
-        for field in ("class_weight", "order_weight", "localization_weight"):
+        weights = ("class_weight", "order_weight", "localization_weight", "mutual_weight", "word_weight")
+        for field in (*weights, "words_start", "words_ramp"):
             _require(getattr(self, field) >= 0, f"losses.{field}", getattr(self, field), "must not be negative")
+
+    @property
+    def learns_from_words(self) -> bool:
+        """Whether rows without character boxes teach anything."""
+        return self.mutual_weight > 0 or self.word_weight > 0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -244,6 +259,8 @@ class TrainConfig:
       global_batch: images per step over all workers and replicas.
       keep_checkpoints: the best so many by `best_metric` stay, and the last.
       max_failures: how often a run is restarted by itself after losing a worker.
+      init: a checkpoint (URI, or the name of weights that the package brings) whose weights a new run starts with;
+        empty for random ones.
     """
 
     num_steps: int = 10_000
@@ -260,6 +277,7 @@ class TrainConfig:
     cpus_per_worker: float = 0.5
     threads_per_worker: int = 0
     max_failures: int = 3
+    init: str = ""
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "global_batch", "workers", "log_every", "keep_checkpoints"):

@@ -1,6 +1,17 @@
-"""The files of a checkpoint folder. Imports nothing: storage commands know them without loading TensorFlow."""
+"""The files of a checkpoint folder, and the weights that the package brings. Loads neither TensorFlow nor Ray."""
+
+from __future__ import annotations
+
+import pathlib
 
 CONFIG_NAME = "config.json"  # the whole config, charset included
 STATE_NAME = "state.json"  # step, threshold, metrics, data position, versions; written last
 WEIGHTS_NAME = "weights.safetensors"  # the weights that were validated (the moving average if the run keeps one)
 TRAINING_NAME = "training.safetensors"  # the live weights, the optimizer's variables
+
+WEIGHTS_FOLDER = pathlib.Path(__file__).parent / "weights"
+
+
+def shipped_weights() -> dict[str, str]:
+    """Checkpoint folders inside the package by name; they hold no training state."""
+    return {path.parent.name: str(path.parent) for path in sorted(WEIGHTS_FOLDER.glob(f"*/{STATE_NAME}"))}

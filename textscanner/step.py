@@ -15,17 +15,22 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from textscanner.config import Config, OptimizerConfig
+from textscanner.config import Config, LossConfig, OptimizerConfig
 from textscanner.decode import Decoded, decode
 from textscanner.losses import supervised_losses
 from textscanner.model import build_model
-from textscanner.model.assembly import forward
+from textscanner.model.assembly import Outputs, forward
+from textscanner.mutual import Mutual, mutual_losses
 from textscanner.targets import draw_targets
+from textscanner.wordloss import word_losses
 
 Batch = dict[str, tf.Tensor]
 
 # What a step returns, in this order, each as a mean over the global batch (the norm: of the summed gradient).
-STEP_METRICS = ("loss", "class_loss", "order_loss", "localization_loss", "used_share", "gradient_norm")
+STEP_METRICS = (
+    *("loss", "class_loss", "order_loss", "localization_loss", "mutual_loss", "phi_classes", "phi_order"),
+    *("word_loss", "used_share", "gradient_norm"),
+)
 
 
 def batch_signature(config: Config, replica_batch: int) -> dict[str, tf.TensorSpec]:
@@ -124,7 +129,7 @@ def make_train_step(state: TrainingState) -> Callable[[Any], tf.Tensor]:
 
     def replica_step(batch: Batch) -> tf.Tensor:
         batch = {name: tf.ensure_shape(batch[name], spec.shape) for name, spec in signature.items()}
-        gradients, sums = _accumulate(state.model, batch, config)
+        gradients, sums = _accumulate(state, batch)
         return _apply(state, gradients, sums / config.train.global_batch)
 
     @tf.function(reduce_retracing=False)
@@ -135,21 +140,22 @@ def make_train_step(state: TrainingState) -> Callable[[Any], tf.Tensor]:
     return train_step
 
 
-def _accumulate(model: keras.Model, batch: Batch, config: Config) -> tuple[list[tf.Tensor], tf.Tensor]:
+def _accumulate(state: TrainingState, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor]:
     """Gradients and loss sums of a replica's batch, one micro-batch after the other."""
-    micros = config.optimizer.accumulation
+    micros = state.config.optimizer.accumulation
     parts = {name: tf.split(value, micros) for name, value in batch.items()}
     gradients: list[tf.Tensor] = []
     sums = tf.zeros(len(STEP_METRICS) - 1)
     for i in range(micros):
         with tf.control_dependencies(gradients):
-            new, new_sums = _gradients(model, {name: value[i] for name, value in parts.items()}, config)
+            new, new_sums = _gradients(state, {name: value[i] for name, value in parts.items()})
         gradients = [a + b for a, b in zip(gradients, new, strict=True)] if gradients else new
         sums += new_sums
     return gradients, sums
 
 
-def _gradients(model: keras.Model, batch: Batch, config: Config) -> tuple[list[tf.Tensor], tf.Tensor]:
+def _gradients(state: TrainingState, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor]:
+    model, config = state.model, state.config
     targets = draw_targets(
         batch["quads"],
         batch["ids"],
@@ -160,10 +166,31 @@ def _gradients(model: keras.Model, batch: Batch, config: Config) -> tuple[list[t
     with tf.GradientTape() as tape:
         outputs = forward(model, batch["image"], training=True)
         losses = supervised_losses(outputs, targets, batch["has_boxes"], config.losses)
-        loss = tf.reduce_sum(losses.total) / config.train.global_batch
+        mutual, word = _from_words(outputs, batch, config)
+        extra = config.losses.mutual_weight * mutual.loss + config.losses.word_weight * word
+        total = losses.total + ramp(state.optimizer.iterations, config.losses) * extra
+        loss = tf.reduce_sum(total) / config.train.global_batch
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
-    used = tf.cast(batch["length"] > 0, tf.float32)
-    return gradients, tf.stack([tf.reduce_sum(term) for term in (*losses, used)])
+    used = tf.cast(batch["length"] > 0, tf.float32) if config.losses.learns_from_words else batch["has_boxes"]
+    terms = (total, losses.classes, losses.order, losses.localization, *mutual, word, used)
+    return gradients, tf.stack([tf.reduce_sum(term) for term in terms])
+
+
+def ramp(step: tf.Tensor, config: LossConfig) -> tf.Tensor:
+    """How far the losses without boxes are switched on: 0 until `words_start`, 1 from `words_ramp` steps later."""
+    return tf.clip_by_value((tf.cast(step, tf.float32) - config.words_start) / max(config.words_ramp, 1), 0.0, 1.0)
+
+
+def _from_words(outputs: Outputs, batch: Batch, config: Config) -> tuple[Mutual, tf.Tensor]:
+    """What needs no boxes: mutual supervision and the decoded word's loss, 0 for rows that have no part in them."""
+    nothing = tf.zeros_like(batch["has_boxes"])
+    rows = nothing + 1.0 if config.losses.words_rows == "all" else 1.0 - batch["has_boxes"]
+    mutual, word = Mutual(nothing, nothing, nothing), nothing
+    if config.losses.mutual_weight:
+        mutual = Mutual(*(rows * part for part in mutual_losses(outputs, batch["ids"], batch["length"])))
+    if config.losses.word_weight:
+        word = rows * word_losses(outputs, batch["ids"], batch["length"])
+    return mutual, word
 
 
 def _apply(state: TrainingState, gradients: list[tf.Tensor], means: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,7 @@
 """One step and the network: traced once, deterministic in evaluation, learns by heart, comes back from disk."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ import tensorflow as tf
 import textscanner
 from tests.factories import batch_of
 from textscanner import checkpoint, layout
+from textscanner.charset import Charset
 from textscanner.config import override
 from textscanner.images import decode
 from textscanner.model import build_model
 from textscanner.model.assembly import forward
 from textscanner.presets import preset
+from textscanner.reader import Reader
 from textscanner.step import STEP_METRICS, create_state, make_train_step
 
 TINY = override(preset("tiny"), ["train.global_batch=32", "optimizer.warmup_steps=20"])
@@ -151,3 +154,27 @@ def test_a_broken_checkpoint_is_named(tmp_path, words):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"weights\.safetensors"):
         textscanner.load(str(tmp_path))
+
+
+def test_a_run_may_start_with_other_weights_and_says_what_does_not_fit(learnt):
+    same = create_state(TINY, tf.distribute.get_strategy())
+    assert checkpoint.initialize(learnt.checkpoint, same) == []
+    images = [decode(record.image, record.source) for record in learnt.words]
+    threshold = checkpoint.read_saved(pathlib.Path(learnt.checkpoint)).threshold
+    assert Reader(TINY, same.serving, threshold=threshold).read(images) == learnt.readings
+    assert same.step == 0
+    letters = dataclasses.replace(TINY, charset=Charset("abc"))
+    other = create_state(letters, tf.distribute.get_strategy())
+    assert checkpoint.initialize(learnt.checkpoint, other) == ["class_logits"]
+    wider = override(TINY, ["model.stem_channels=12", "model.stage_channels=[20, 28, 36]", "model.head_channels=32"])
+    with pytest.raises(ValueError, match="of another preset"):
+        checkpoint.initialize(learnt.checkpoint, create_state(wider, tf.distribute.get_strategy()))
+
+
+def test_slim_weights_read_as_the_checkpoint(learnt, tmp_path):
+    checkpoint.slim(learnt.checkpoint, tmp_path)
+    images = [decode(record.image, record.source) for record in learnt.words]
+    read = textscanner.load(str(tmp_path)).read(images)
+    assert [r.text for r in read] == [r.text for r in learnt.readings]
+    whole = pathlib.Path(learnt.checkpoint, layout.WEIGHTS_NAME).stat().st_size
+    assert pathlib.Path(tmp_path, layout.WEIGHTS_NAME).stat().st_size < 0.7 * whole
