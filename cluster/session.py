@@ -14,7 +14,7 @@ import ray
 import ray.data
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from cluster.s3 import passed_on
+from cluster.s3_settings import passed_on
 
 SCHEDULING_PAUSE_S = 0.02
 

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from cluster.errors import NotFoundError, StorageError
-from cluster.s3 import StorageSettings, s3_client, s3_filesystem
+from cluster.s3 import s3_client, s3_filesystem
+from cluster.s3_settings import StorageSettings
 from cluster.shards import ROW_GROUP_ROWS, disk_cache, read_manifest, read_records, read_row_group
 from cluster.storage import abort_uploads, local_copy, open_uri
 from tests.factories import write_dataset
