@@ -22,6 +22,8 @@ from cluster.storage import RunLayout, absolute_uri, open_uri
 from textscanner.config import Config, difference
 from textscanner.layout import shipped_weights
 
+RAY_SNAPSHOT_NAME = "checkpoint_manager_snapshot.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
@@ -91,6 +93,8 @@ def train_run(config: Config, storage_uri: str, name: str) -> RunResult:
     layout = RunLayout(absolute_uri(storage_uri), name)
     _claim(layout, config)
     root = open_uri(layout.root)
+    # Ray would refuse to go on when a checkpoint of its own list is gone; storage says what there is, and we keep it.
+    root.join(RAY_SNAPSHOT_NAME).delete()
     with local_session(_cpus_wanted(config)):
         _check_room(config)
         board = Board.remote()  # type: ignore[attr-defined]

@@ -78,12 +78,19 @@ def test_augmented_pixels_are_the_same_after_a_restart(ray_session, data):
 
 
 def test_a_run_stopped_half_way_ends_as_the_one_that_was_not(data, tmp_path):
-    """20 steps against 13, a SIGKILL, and the rest from step 10: the loss of each step and the weights agree."""
+    """20 steps against 13, a SIGKILL, and the rest from step 10: the loss of each step and the weights agree.
+
+    One checkpoint is kept, so that the first is gone when a finished run is started once more: that does nothing.
+    """
     storage = str(tmp_path)
     cadence = ["train.num_steps=20", "train.validate_every=10", "train.checkpoint_every=10", "train.picture_every=20"]
-    config = config_of(data, *cadence, "optimizer.learning_rate=0.0005")
+    config = config_of(data, *cadence, "optimizer.learning_rate=0.0005", "train.keep_checkpoints=1")
     straight = train_run(config, storage, "straight")
     assert straight.last.endswith("step_00000020")
+    assert not pathlib.Path(storage, "straight", "step_00000010").exists()
+    before = (pathlib.Path(straight.last) / layout.WEIGHTS_NAME).stat().st_mtime_ns
+    assert train_run(config, storage, "straight") == straight
+    assert (pathlib.Path(straight.last) / layout.WEIGHTS_NAME).stat().st_mtime_ns == before
     retried = dataclasses.replace(config, train=dataclasses.replace(config.train, max_failures=2))
     killer = _Killer(pathlib.Path(storage) / "killed" / "metrics.jsonl", after_step=13)
     with killer:
