@@ -122,10 +122,10 @@ def begin(destination: Build, overwrite: bool) -> None:
 
 
 def finish(destination: Build, built: Built, origin: dict[str, Any]) -> Manifest:
-    """Writes the manifest: from now on the data set exists."""
+    """Writes the samples, then the manifest: from now on the data set exists."""
     place = open_uri(destination.out_uri)
+    place.join(SAMPLES_NAME).write_bytes(_samples(destination.out_uri, built.shards))
     manifest = write_manifest(destination.out_uri, built.shards, set_aside=built.rejects, origin=origin)
-    place.join(SAMPLES_NAME).write_bytes(_samples(destination.out_uri, manifest))
     place.join(PARTS_NAME).delete_tree()
     return manifest
 
@@ -205,11 +205,11 @@ def _collect(destination: Build, folder: Location, num_parts: int) -> Built:
     return Built(shards, dict(reasons.most_common()), dict(notes))
 
 
-def _samples(dataset_uri: str, manifest: Manifest) -> bytes:
+def _samples(dataset_uri: str, shards: list[ShardInfo]) -> bytes:
     """A picture of words spread over the data set with their text and quads."""
     from textscanner.pictures import encode_png, labelled_words
 
-    refs = [ref for shard in manifest.shards for ref in shard.refs()]
+    refs = [ref for shard in shards for ref in shard.refs()]
     chosen = refs[:: max(1, len(refs) // 6)][:6]
     each = math.ceil(SAMPLES / len(chosen))
     records: list[WordRecord] = []

@@ -61,7 +61,7 @@ def test_a_run_outlives_resets_a_killed_server_and_an_outage(server, command, ra
         done = _run(command, {"TEXTSCANNER_S3_DEADLINE_S": "3", "TEXTSCANNER_S3_CONNECT_TIMEOUT_S": "1"})
     assert killer.killed and done.returncode == 1
     assert "the run failed" in done.stdout and "did not do it" in done.stdout and "Traceback" not in done.stdout
-    objectstore.start(server.folder)
+    server = objectstore.start(server.folder)
     with Proxy(("127.0.0.1", server.port + 3)) as proxy:
         proxy.reset_share = RESET_SHARE
         environment = {"AWS_ENDPOINT_URL_S3": proxy.endpoint, "TEXTSCANNER_S3_REQUEST_TIMEOUT_S": "5"}
