@@ -20,7 +20,7 @@ from cluster.session import local_session
 from cluster.shards import read_manifest
 from cluster.storage import RunLayout, absolute_uri, open_uri
 from textscanner.config import Config, difference
-from textscanner.layout import shipped_weights
+from textscanner.layout import STATE_NAME, shipped_weights
 
 RAY_SNAPSHOT_NAME = "checkpoint_manager_snapshot.json"
 
@@ -88,8 +88,7 @@ def train_run(config: Config, storage_uri: str, name: str) -> RunResult:
 
     config = _with_absolute_uris(config)
     describe(config)
-    if config.train.init:
-        local_checkpoint(config.train.init)  # a name or URI that is no checkpoint fails here
+    _check_start(config.train.init)
     layout = RunLayout(absolute_uri(storage_uri), name)
     _claim(layout, config)
     root = open_uri(layout.root)
@@ -146,6 +145,13 @@ def _check_room(config: Config) -> None:
             f"train.workers x train.cpus_per_worker is {workers:g}, which leaves no data.task_cpus "
             f"({config.data.task_cpus:g}) of the cluster's {cpus:g} CPUs for reading: lower one, or add CPU nodes"
         )
+
+
+def _check_start(init: str) -> None:
+    """Refuses a start that is no checkpoint here, and not on every worker after a minute."""
+    if init and not open_uri(local_checkpoint(init)).join(STATE_NAME).exists():
+        shipped = ", ".join(shipped_weights()) or "none"
+        raise ValueError(f"train.init is {init!r}: there is no checkpoint; weights that the package brings: {shipped}")
 
 
 def _with_absolute_uris(config: Config) -> Config:

@@ -71,7 +71,7 @@ def _config(args: argparse.Namespace):  # noqa: ANN202 (Config is imported late)
         config = dataclasses.replace(config, charset=load_charset(args.charset_file))
     told = [f"data.train={json.dumps(args.train)}", f"data.val={json.dumps(args.val)}"]
     if args.init:
-        told.append(f"train.init={json.dumps(args.init)}")
+        told.append(f"train.init={args.init}")
     if args.workers is not None:
         told.append(f"train.workers={args.workers}")
     return override(config, told + args.set)

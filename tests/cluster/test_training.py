@@ -161,6 +161,8 @@ def test_mistakes_are_sentences(data, tmp_path, capsys):
     assert train_job(["tiny", "--train", train, "--val", val, *where, "--workers", "2", "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "2 workers x 1 replicas (CPU) x 4 images = 8 a step" in told and '"learning_rate": 0.005' in told
+    assert train_job(["tiny", "--train", train, "--val", val, *where, "--init", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere': there is no checkpoint" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
     with pytest.raises(ValueError, match=r"leaves no data\.task_cpus"):
         train_run(config_of(data, "data.task_cpus=1000"), str(tmp_path), "y")
