@@ -149,7 +149,7 @@ class _Killer:
         return 0
 
 
-def test_mistakes_are_sentences(data, tmp_path, capsys):
+def test_mistakes_are_sentences(ray_session, data, tmp_path, capsys):
     train, val = data
     where = ["--storage", str(tmp_path), "--name", "x"]
     assert train_job(["tiny", "--train", str(tmp_path / "none"), *where]) == 2
