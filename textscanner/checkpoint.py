@@ -107,13 +107,16 @@ def initialize(path: str | pathlib.Path, state: TrainingState) -> list[str]:
 
 
 def slim(path: str | pathlib.Path, out: str | pathlib.Path) -> None:
-    """Copies a checkpoint without its training state and with weights as float16: what the package ships."""
+    """Copies a checkpoint as the package ships it: weights as float16, no training state, no places of data."""
     source, target = pathlib.Path(path), pathlib.Path(out)
     target.mkdir(parents=True, exist_ok=True)
     arrays = _read(source / WEIGHTS_NAME)
     _write(target / WEIGHTS_NAME, {name: a.astype(np.float16) for name, a in arrays.items()})
-    for name in (CONFIG_NAME, STATE_NAME):
-        (target / name).write_bytes((source / name).read_bytes())
+    config = read_config(source)
+    data = dataclasses.replace(config.data, train=(), val=(), weights=(), cache_dir="")
+    bare = dataclasses.replace(config, data=data, train=dataclasses.replace(config.train, init=""))
+    (target / CONFIG_NAME).write_text(json.dumps(bare.to_dict(), indent=2))
+    (target / STATE_NAME).write_bytes((source / STATE_NAME).read_bytes())
 
 
 def read_saved(folder: pathlib.Path) -> Saved:
