@@ -22,7 +22,6 @@ from cluster.shards import (
     Manifest,
     ShardInfo,
     ShardWriter,
-    prepare_destination,
     read_row_group,
     write_manifest,
 )
@@ -110,15 +109,6 @@ def build(
             for result in map_in_order(writing, todo) if todo else ():
                 bar.update(1 if unit == "file" else int(result["rows"]))
     return _collect(destination, folder, seen)
-
-
-def begin(destination: Build, overwrite: bool) -> None:
-    """Makes sure that the data set may be written.
-
-    Raises:
-      ValueError: a data set is there and `overwrite` is false.
-    """
-    prepare_destination(destination.out_uri, overwrite)
 
 
 def finish(destination: Build, built: Built, origin: dict[str, Any]) -> Manifest:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,7 +16,7 @@ import tqdm
 
 import textscanner
 from cluster.checkpoints import local_checkpoint
-from cluster.importers.source import Source
+from cluster.importers.source import Source, batched
 from cluster.importers.sources import open_source
 from cluster.shards import is_dataset, read_manifest, read_records, read_row_group
 from cluster.storage import absolute_uri
@@ -79,7 +78,7 @@ def _unchecked(labelled: Source) -> Iterator[WordRecord]:
 def score_records(reader: Reader, records: Iterable[WordRecord]) -> Score:
     """The score of one batch or stream of records, READ_BATCH in memory at a time."""
     total = Score(WordCounts(), 0)
-    for batch in _batched(records):
+    for batch in batched(records, READ_BATCH):
         images = [_image(record) for record in batch]
         known = [image for image in images if image is not None]
         texts = iter(reading.text for reading in reader.read(known))
@@ -109,12 +108,6 @@ def _told(records: Iterable[WordRecord], bar: tqdm.tqdm) -> Iterator[WordRecord]
     for record in records:
         yield record
         bar.update(1)
-
-
-def _batched(records: Iterable[WordRecord]) -> Iterator[list[WordRecord]]:
-    records = iter(records)
-    while batch := list(itertools.islice(records, READ_BATCH)):
-        yield batch
 
 
 def _image(record: WordRecord) -> np.ndarray | None:

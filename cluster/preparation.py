@@ -10,11 +10,11 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.building import REJECTS_NAME, Build, PartRow, begin, build, finish, rows_per_part
+from cluster.building import REJECTS_NAME, Build, PartRow, build, finish, rows_per_part
 from cluster.importers.packed import TarShards
 from cluster.importers.source import Source
 from cluster.importers.sources import open_source
-from cluster.shards import Manifest
+from cluster.shards import Manifest, prepare_destination
 from cluster.storage import absolute_uri, open_uri
 from textscanner.annotations import Reject, to_record
 from textscanner.charset import Charset
@@ -73,7 +73,7 @@ def prepare_dataset(source_uri: str, out_uri: str, settings: PrepareSettings, ov
     }
     identity |= {name: getattr(settings, name) for name in ("max_length", "unknown", "shard_mib")}
     destination = Build(out_uri, identity, settings.shard_mib << 20)
-    begin(destination, overwrite)
+    prepare_destination(out_uri, overwrite)
     unit = "file" if isinstance(source, TarShards) else "word"
     parts = source.parts(rows_per_part(total))
     built = build(destination, parts, _Check(source, settings), total, unit, "prepare")

@@ -11,8 +11,8 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.building import Build, begin, build, finish, rows_per_part
-from cluster.shards import Manifest
+from cluster.building import Build, build, finish, rows_per_part
+from cluster.shards import Manifest, prepare_destination
 from cluster.storage import absolute_uri
 from textscanner.render.draw import RenderSettings, render_word
 from textscanner.schema import WordRecord
@@ -39,7 +39,7 @@ def render_dataset(
     render_word(settings, 0)  # settings that cannot work fail here and not in a task
     told = hashlib.sha256(repr(settings).encode()).hexdigest()
     destination = Build(out_uri, {"settings": told, "rows": num_words}, MAX_SHARD_BYTES)
-    begin(destination, overwrite)
+    prepare_destination(out_uri, overwrite)
     size = rows_per_part(num_words)
     parts = [(start, min(start + size, num_words)) for start in range(0, num_words, size)]
     built = build(destination, parts, _Draw(settings), num_words, "word", "render", num_cpus)
