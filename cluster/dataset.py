@@ -80,8 +80,9 @@ class ChunkReader:
         if 0 < len(ids) <= model.max_length:
             row["ids"][: len(ids)] = ids
             row["length"] = np.int32(len(ids))
-            if quads is not None and len(quads) == len(ids):
-                row["quads"][: len(ids)] = quads * (how.scale_x, how.scale_y)
+            kept = self.config.charset.kept(record.text)
+            if quads is not None and len(quads) == len(kept):
+                row["quads"][: len(ids)] = quads[kept] * (how.scale_x, how.scale_y)
                 row["has_boxes"] = np.float32(1)
         return row
 

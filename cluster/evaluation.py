@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+import heapq
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,28 +20,93 @@ import textscanner
 from cluster.checkpoints import local_checkpoint
 from cluster.importers.source import Source, batched
 from cluster.importers.sources import open_source
+from cluster.peers import Recognizer, open_peer
 from cluster.shards import is_dataset, read_manifest, read_records, read_row_group
 from cluster.storage import absolute_uri
 from textscanner import schema
 from textscanner.annotations import Word, clean_text
+from textscanner.breakdown import Breakdown
 from textscanner.images import decode
 from textscanner.layout import shipped_weights
-from textscanner.metrics import WordCounts
-from textscanner.reader import READ_BATCH, Reader
+from textscanner.lexicon import Lexicon
+from textscanner.metrics import WordCounts, normalize_for_scoring
+from textscanner.reading import Reading
 from textscanner.schema import WordRecord
+
+SCORED_AT_ONCE = 64  # words in memory
+MISTAKES_KEPT = 60
+NOTHING_READ = Reading("", 0.0, ())
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is evaluated.
+
+    Attributes:
+      name: a checkpoint (URI, or a name that the package brings), or a peer's name.
+      peer: whether it is a peer.
+      lexicon: what readings are held to; None for nothing.
+    """
+
+    name: str
+    peer: bool = False
+    lexicon: Lexicon | None = None
+
+    def open(self) -> Recognizer:
+        """Loads it and reads once, so that what comes is timed warm.
+
+        Raises:
+          ValueError: it cannot be read, or is not installed.
+        """
+        recognizer = open_peer(self.name) if self.peer else textscanner.load(local_checkpoint(self.name))
+        recognizer.read([np.full((32, 128, 3), 127, np.uint8)])
+        return recognizer
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Mistake:
+    """A word read wrong; they are ordered by the confidence with which."""
+
+    confidence: float
+    truth: str
+    reading: str
+    image: bytes = dataclasses.field(compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Counts of a data set; `num_broken` images could not be decoded (they are scored as empty readings)."""
+    """A data set's counts.
 
-    counts: WordCounts
-    num_broken: int
+    Attributes:
+      num_broken: images that could not be decoded; they are scored as empty readings.
+      seconds: spent reading, over all processes, loading and decoding left out.
+      mistakes: the most confident ones, the worst first.
+    """
+
+    breakdown: Breakdown = dataclasses.field(default_factory=Breakdown)
+    num_broken: int = 0
+    seconds: float = 0.0
+    mistakes: tuple[Mistake, ...] = ()
 
     def __add__(self, other: Score) -> Score:
-        return Score(self.counts + other.counts, self.num_broken + other.num_broken)
+        return Score(
+            self.breakdown + other.breakdown,
+            self.num_broken + other.num_broken,
+            self.seconds + other.seconds,
+            tuple(heapq.nlargest(MISTAKES_KEPT, (*self.mistakes, *other.mistakes))),
+        )
 
-    def as_dict(self) -> dict[str, float]:
+    @property
+    def counts(self) -> WordCounts:
+        """The field's standard score."""
+        return self.breakdown.counts
+
+    @property
+    def words_per_second(self) -> float:
+        """How fast one process read."""
+        return (self.counts.num_words + self.counts.num_skipped) / max(self.seconds, 1e-9)
+
+    def as_dict(self) -> dict[str, Any]:
         """What evaluation files hold."""
         return {
             "num_words": int(self.counts.num_words),
@@ -49,7 +116,8 @@ class Score:
             "length_accuracy": self.counts.length_accuracy,
             "num_skipped": int(self.counts.num_skipped),
             "num_broken": self.num_broken,
-        }
+            "words_per_second": self.words_per_second,
+        } | self.breakdown.as_dict()
 
 
 def records_of(source: str, split: str | None = None) -> tuple[Iterator[WordRecord], int]:
@@ -69,39 +137,53 @@ def records_of(source: str, split: str | None = None) -> tuple[Iterator[WordReco
 
 def _unchecked(labelled: Source) -> Iterator[WordRecord]:
     """Every word: one that has no usable image is still a word that was not read, one without a text is skipped."""
-    for part in labelled.parts(READ_BATCH):
+    for part in labelled.parts(SCORED_AT_ONCE):
         for row in labelled.read(part):
             if isinstance(row, Word):
                 yield WordRecord(row.image or b"", clean_text(row.text), None, row.source)
 
 
-def score_records(reader: Reader, records: Iterable[WordRecord]) -> Score:
-    """The score of one batch or stream of records, READ_BATCH in memory at a time."""
-    total = Score(WordCounts(), 0)
-    for batch in batched(records, READ_BATCH):
+def score_records(recognizer: Recognizer, records: Iterable[WordRecord], lexicon: Lexicon | None = None) -> Score:
+    """The score of one batch or stream of records, SCORED_AT_ONCE in memory at a time."""
+    total = Score()
+    for batch in batched(records, SCORED_AT_ONCE):
         images = [_image(record) for record in batch]
         known = [image for image in images if image is not None]
-        texts = iter(reading.text for reading in reader.read(known))
-        readings = ["" if image is None else next(texts) for image in images]
-        total += Score(WordCounts.from_pairs([r.text for r in batch], readings), len(images) - len(known))
+        start = time.perf_counter()
+        read = iter(recognizer.read(known))
+        seconds = time.perf_counter() - start
+        readings = [NOTHING_READ if image is None else next(read) for image in images]
+        if lexicon is not None:
+            readings = [lexicon.nearest(reading) for reading in readings]
+        total += _score(batch, readings, len(images) - len(known), seconds)
     return total
 
 
-def evaluate(checkpoint: str, source: str, split: str | None = None, num_workers: int = 0) -> Score:
-    """Scores a checkpoint folder on a source; a prepared set with `num_workers` over so many Ray tasks at a time.
+def _score(batch: Sequence[WordRecord], readings: list[Reading], num_broken: int, seconds: float) -> Score:
+    rows = [(record.text, r.text, r.confidence) for record, r in zip(batch, readings, strict=True)]
+    wrong = (
+        Mistake(r.confidence, record.text, r.text, record.image)
+        for record, r in zip(batch, readings, strict=True)
+        if normalize_for_scoring(record.text) not in ("", normalize_for_scoring(r.text))
+    )
+    return Score(Breakdown.of(rows), num_broken, seconds, tuple(heapq.nlargest(MISTAKES_KEPT, wrong)))
+
+
+def evaluate(subject: Subject, source: str, split: str | None = None, num_workers: int = 0) -> Score:
+    """Scores a subject on a source; a prepared set with `num_workers` over so many Ray tasks at a time.
 
     Raises:
-      ValueError: the checkpoint or the source cannot be read.
+      ValueError: the subject or the source cannot be read.
     """
     source = absolute_uri(source)
-    if checkpoint not in shipped_weights():
-        checkpoint = absolute_uri(checkpoint)
+    if not subject.peer and subject.name not in shipped_weights():
+        subject = dataclasses.replace(subject, name=absolute_uri(subject.name))
     if num_workers:
-        return _evaluate_on_ray(checkpoint, source, num_workers)
-    reader = textscanner.load(local_checkpoint(checkpoint))
+        return _evaluate_on_ray(subject, source, num_workers)
+    recognizer = subject.open()
     records, count = records_of(source, split)
-    with tqdm.tqdm(total=count, unit="image", desc=source[-40:]) as bar:
-        return score_records(reader, _told(records, bar))
+    with tqdm.tqdm(total=count, unit="image", desc=f"{subject.name[-24:]} {source[-24:]}") as bar:
+        return score_records(recognizer, _told(records, bar), subject.lexicon)
 
 
 def _told(records: Iterable[WordRecord], bar: tqdm.tqdm) -> Iterator[WordRecord]:
@@ -117,26 +199,26 @@ def _image(record: WordRecord) -> np.ndarray | None:
         return None
 
 
-def _evaluate_on_ray(checkpoint: str, source: str, num_workers: int) -> Score:
+def _evaluate_on_ray(subject: Subject, source: str, num_workers: int) -> Score:
     from cluster.session import local_session
     from cluster.tasks import map_in_order
 
     manifest = read_manifest(source)
     groups = [{"ref": ref} for shard in manifest.shards for ref in shard.refs()]
-    total = Score(WordCounts(), 0)
+    total = Score()
     with local_session(), tqdm.tqdm(total=manifest.num_rows, unit="image", desc=source[-40:]) as bar:
-        for row in map_in_order(functools.partial(_score_group, checkpoint, source), groups, num_workers):
+        for row in map_in_order(functools.partial(_score_group, subject, source), groups, num_workers):
             total += row["score"]
             bar.update(row["rows"])
     return total
 
 
-def _score_group(checkpoint: str, source: str, row: dict[str, Any]) -> dict[str, Any]:
+def _score_group(subject: Subject, source: str, row: dict[str, Any]) -> dict[str, Any]:
     records = schema.from_table(read_row_group(source, row["ref"]))
-    return {"score": score_records(_reader(checkpoint), records), "rows": len(records)}
+    return {"score": score_records(_opened(subject), records, subject.lexicon), "rows": len(records)}
 
 
 @functools.lru_cache(maxsize=1)
-def _reader(checkpoint: str) -> Reader:
+def _opened(subject: Subject) -> Recognizer:
     """Loaded once per worker process: Ray runs later tasks in the same ones."""
-    return textscanner.load(local_checkpoint(checkpoint))
+    return subject.open()

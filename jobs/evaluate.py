@@ -7,17 +7,26 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jobs.command import user_mistakes
+
+if TYPE_CHECKING:  # importing it loads TensorFlow
+    from cluster.evaluation import Score
+
+CONFUSIONS_TOLD = 12
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.evaluate",
-        description="Scores a checkpoint: case-insensitive, letters and digits only, as the field does.",
+        description="Scores a checkpoint: case-insensitive, letters and digits only, as the field does; and by length, "
+        "by character, by confidence, with case and punctuation, beside other recognisers.",
     )
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="a checkpoint, or a run for its best one; a folder or s3:// URI"
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a checkpoint, a run for its best one (folders or s3:// URIs), or weights that the package brings: small",
     )
     parser.add_argument(
         "datasets",
@@ -27,7 +36,12 @@ def _parser() -> argparse.ArgumentParser:
         "NAME=DATASET gives it a name in the table and the JSON",
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
+    parser.add_argument("--errors", metavar="FILE", help="draw the most confident mistakes there, as a PNG")
     parser.add_argument("--split", metavar="NAME", help="only rows of this split, of formats with splits")
+    parser.add_argument("--lexicon", metavar="FILE", help="a word a line; a reading becomes the closest one")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME", help="score this one too: rapidocr or tesseract"
+    )
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="Ray actors, for large prepared sets")
     return parser
 
@@ -39,16 +53,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cluster.logs import load_tensorflow
 
     load_tensorflow()
-    from cluster.evaluation import Score, evaluate
+    from cluster.evaluation import Subject, evaluate
+    from textscanner.lexicon import load_lexicon
 
-    scores: dict[str, Score] = {}
-    for given in args.datasets:
-        name, source = _named(given)
-        scores[name] = evaluate(args.checkpoint, source, args.split, args.workers)
+    lexicon = load_lexicon(args.lexicon) if args.lexicon else None
+    datasets = dict(_named(given) for given in args.datasets)
+    subjects = [Subject(args.checkpoint, False, lexicon), *(Subject(peer, True, lexicon) for peer in args.peer)]
+    for subject in subjects[1:]:
+        subject.open()  # one that is not installed fails now
+    scores: dict[str, dict[str, Score]] = {
+        subject.name: {name: evaluate(subject, source, args.split, args.workers) for name, source in datasets.items()}
+        for subject in subjects
+    }
+    own = scores[args.checkpoint]
     _print_table(scores)
+    _print_details(own)
+    if args.errors:
+        _draw_mistakes(own, pathlib.Path(args.errors))
     if args.json:
-        told = {"datasets": {name: score.as_dict() for name, score in scores.items()}}
-        pathlib.Path(args.json).write_text(json.dumps(told, indent=2))
+        told = {"datasets": {name: score.as_dict() for name, score in own.items()}}
+        if args.peer:
+            told["peers"] = {p: {name: score.as_dict() for name, score in scores[p].items()} for p in args.peer}
+        pathlib.Path(args.json).write_text(json.dumps(told, indent=2, ensure_ascii=False))
         print(f"figures: {args.json}")
     return 0
 
@@ -58,16 +84,49 @@ def _named(given: str) -> tuple[str, str]:
     return (name, source) if equals and "/" not in name else (given, given)
 
 
-def _print_table(scores: dict) -> None:
+def _print_table(scores: dict[str, dict[str, Score]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("data set", *("words", "word accuracy", "1 - NED", "characters", "length"), "broken images")
-    for name, score in scores.items():
-        counts = score.counts
-        shares = (counts.word_accuracy, counts.one_minus_ned, counts.char_accuracy, counts.length_accuracy)
-        table.add_row(name, f"{counts.num_words:,.0f}", *(f"{s:.1%}" for s in shares), str(score.num_broken))
+    table = Table("data set", "read by", "words", "word accuracy", "1 - NED", "ECE", "words/s")
+    for name in next(iter(scores.values())):
+        for reader, by_set in scores.items():
+            score = by_set[name]
+            counts, error = score.counts, score.breakdown.calibration_error
+            shares = (f"{share:.1%}" for share in (counts.word_accuracy, counts.one_minus_ned, error))
+            shown = reader.rstrip("/").rpartition("/")[2]
+            table.add_row(name, shown, f"{counts.num_words:,.0f}", *shares, f"{score.words_per_second:,.0f}")
     Console().print(table)
+
+
+def _print_details(scores: dict[str, Score]) -> None:
+    from textscanner.breakdown import Breakdown
+
+    for name, score in scores.items():
+        counts, parts = score.counts, score.breakdown
+        print(
+            f"{name}: characters {counts.char_accuracy:.1%}, length {counts.length_accuracy:.1%}, "
+            f"with case {parts.cased_accuracy:.1%}, as labelled {parts.exact_accuracy:.1%}, "
+            f"broken images {score.num_broken}"
+        )
+    whole = sum((score.breakdown for score in scores.values()), Breakdown())
+    lengths = "  ".join(f"{n}: {accuracy:.0%} of {words}" for n, words, accuracy in whole.lengths())
+    pairs = whole.confusions.most_common(CONFUSIONS_TOLD)
+    told = "  ".join(f"{truth or '+'}>{read or '-'} {count}" for (truth, read), count in pairs)
+    print(f"by length  {lengths}\nconfused   {told or 'nothing'}   (+ made up, - missed)")
+
+
+def _draw_mistakes(scores: dict[str, Score], path: pathlib.Path) -> None:
+    from cluster.evaluation import MISTAKES_KEPT
+    from textscanner.pictures import encode_png, mistakes_sheet
+
+    worst = sorted((m for score in scores.values() for m in score.mistakes), reverse=True)[:MISTAKES_KEPT]
+    if not worst:
+        print("no mistakes to draw")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_png(mistakes_sheet([(m.image, m.truth, m.reading, m.confidence) for m in worst])))
+    print(f"mistakes: {path}")
 
 
 if __name__ == "__main__":

@@ -98,18 +98,10 @@ def _train(train: str, heldout: str, storage: str) -> int:
         "train.picture_every": NUM_STEPS // 3,
         "optimizer.warmup_steps": 100,
         "optimizer.ema_momentum": 0.99,
-        "optimizer.precision": _precision(),
     }
     told = [f"{key}={value}" for key, value in settings.items()]
     where = ["--train", train, "--val", heldout, "--storage", storage, "--name", NAME]
     return train_job(["small", *where, "--workers", "2", "--set", *told])
-
-
-def _precision() -> str:
-    """bfloat16 where the CPU has instructions for it (about a third faster), else float32."""
-    cpu = pathlib.Path("/proc/cpuinfo")
-    flags = cpu.read_text() if cpu.exists() else ""
-    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
 def _evaluate(run: str, heldout: str, out: pathlib.Path) -> int:

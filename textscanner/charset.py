@@ -2,7 +2,8 @@
 
 Class 0 is the background of the class map and doubles as padding in id rows; class 1 stands for a character
 that is in a label but not in the alphabet ("unknown"); the alphabet starts at 2. A charset is either
-case-insensitive (labels are lower-cased first) or case-sensitive.
+case-insensitive (labels are lower-cased first) or case-sensitive. Punctuation and symbols outside the alphabet
+can be passed over, as most real labels do, instead of being read as unknown.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ UNKNOWN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 class Charset:
     """An ordered alphabet. `characters[i]` has class id `i + FIRST_CHARACTER_ID`.
 
+    Attributes:
+      skip_punctuation: punctuation and symbols outside the alphabet (Unicode categories P and S) are no characters
+        and have no position in a word. Otherwise they are unknown characters.
+
     Raises:
       ValueError: the alphabet is empty, repeats a character, holds white space, or holds upper case although
         it is case-insensitive.
@@ -31,6 +36,7 @@ class Charset:
 
     characters: str
     case_sensitive: bool = False
+    skip_punctuation: bool = False
 
     def __post_init__(self) -> None:
         if not self.characters:
@@ -58,9 +64,15 @@ class Charset:
         return text if self.case_sensitive else text.lower()
 
     def encode(self, text: str) -> np.ndarray:
-        """Class ids, int32 [len(normalize(text))]; characters outside the alphabet become UNKNOWN_ID."""
+        """Class ids, int32, of the characters that are `kept`; those outside the alphabet become UNKNOWN_ID."""
         index = self._index
-        return np.array([index.get(c, UNKNOWN_ID) for c in self.normalize(text)], np.int32)
+        ids = np.array([index.get(c, UNKNOWN_ID) for c in self.normalize(text)], np.int32)
+        return ids[self.kept(text)]
+
+    def kept(self, text: str) -> np.ndarray:
+        """Which characters of `normalize(text)` have a position in the word, bool."""
+        index = self._index
+        return np.array([c in index or not self._skips(c) for c in self.normalize(text)], bool)
 
     def decode(self, ids: np.ndarray) -> str:
         """The text of a row of ids, up to the first background id; unknown becomes U+FFFD."""
@@ -74,14 +86,17 @@ class Charset:
     def unknown(self, text: str) -> list[str]:
         """The characters of `text` that are outside the alphabet, sorted, each once."""
         index = self._index
-        return sorted({c for c in self.normalize(text) if c not in index})
+        return sorted({c for c in self.normalize(text) if c not in index and not self._skips(c)})
+
+    def _skips(self, character: str) -> bool:
+        return self.skip_punctuation and unicodedata.category(character)[0] in "PS"
 
     @property
     def _index(self) -> dict[str, int]:
         return {c: i + FIRST_CHARACTER_ID for i, c in enumerate(self.characters)}
 
 
-ALPHANUMERIC = Charset(string.digits + string.ascii_lowercase)
+ALPHANUMERIC = Charset(string.digits + string.ascii_lowercase, skip_punctuation=True)
 
 
 def load_charset(path: str | pathlib.Path, case_sensitive: bool = True) -> Charset:

@@ -37,6 +37,7 @@ class ModelConfig:
       map_stride_y, map_stride_x: input pixels per map cell.
       stage_channels, stage_blocks, stage_strides: the residual backbone, one entry per stage, strides as (y, x);
         the stem before it halves both axes.
+      context_blocks: attention blocks over all cells of the residual backbone's last stage.
       feature_channels: width of the fused feature map.
       order_channels: widths of the three stride-2 levels of the order head (paper, Fig. 3).
       gru_units: 0 leaves the GRU out.
@@ -56,6 +57,7 @@ class ModelConfig:
     stage_channels: tuple[int, ...] = ()
     stage_blocks: tuple[int, ...] = ()
     stage_strides: tuple[tuple[int, int], ...] = ()
+    context_blocks: int = 0
     feature_channels: int = 128
     head_channels: int = 128
     order_channels: tuple[int, int, int] = (16, 32, 64)

@@ -79,7 +79,8 @@ def augment(
     """A random variant of a word image, uint8, and its quads float32 [n, 4, 2] moved along (None stays None).
 
     Geometry first (a crop margin that cuts or pads a little, a small rotation and shear), then colour inversion,
-    brightness and contrast, a colour cast, blur or sharpening, noise. Each with its own probability.
+    brightness and contrast, a colour cast, low resolution, blur or sharpening, noise, compression; each with its own
+    probability. The operations are those of PARSeq's and docTR's recipes.
     """
     if rng.random() < 0.5:
         image, quads = _warp(image, quads, rng)
@@ -87,11 +88,15 @@ def augment(
         image = 255 - image
     if rng.random() < 0.5:
         image = _recolour(image, rng)
+    if rng.random() < 0.15:
+        image = _coarsen(image, rng)
     if rng.random() < 0.2:
         image = _blur(image, rng)
     if rng.random() < 0.2:
         noise = rng.normal(0.0, rng.uniform(3.0, 15.0), image.shape)
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    if rng.random() < 0.1:
+        image = _compress(image, int(rng.integers(15, 60)))
     return np.ascontiguousarray(image), quads
 
 
@@ -114,9 +119,23 @@ def _warp(
 
 
 def _recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    gain = rng.uniform(0.6, 1.4) * rng.uniform(0.85, 1.15, 3)
+    gain = np.exp(rng.uniform(-1.0, 0.4)) * rng.uniform(0.85, 1.15, 3)
     table = np.clip(np.arange(256)[:, None] * gain + rng.uniform(-40, 40), 0, 255).astype(np.uint8)
     return cv2.LUT(image, np.ascontiguousarray(table[None]))
+
+
+def _coarsen(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    height, width = image.shape[:2]
+    rows = int(rng.uniform(10, 24))
+    if rows >= height:
+        return image
+    small = cv2.resize(image, (max(4, round(width * rows / height)), rows), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _compress(image: np.ndarray, quality: int) -> np.ndarray:
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
 
 
 def _blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

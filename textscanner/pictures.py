@@ -69,17 +69,24 @@ def sheet(
 ) -> np.ndarray:
     """Words in a grid with truth and reading, misses first."""
     order = sorted(range(len(images)), key=lambda i: _right(truths[i], readings[i].text))
-    tiles = [_tile(images[i], truths[i], readings[i]) for i in order]
-    blank = np.full_like(tiles[0], 255)
-    tiles += [blank] * (-len(tiles) % columns)
-    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+    return _grid([_tile(images[i], truths[i], readings[i].text, readings[i].confidence) for i in order], columns)
+
+
+def mistakes_sheet(mistakes: Sequence[tuple[bytes, str, str, float]], columns: int = 5) -> np.ndarray:
+    """(encoded image, truth, reading, confidence) in a grid, in the order given; an image that is broken is grey."""
+    tiles = []
+    for data, truth, text, confidence in mistakes:
+        try:
+            image = decode(data, truth)
+        except ValueError:
+            image = np.full((64, 128, 3), FAINT, np.uint8)
+        tiles.append(_tile(image, truth, text, confidence))
+    return _grid(tiles, columns)
 
 
 def labelled_words(records: Sequence[WordRecord], columns: int = 4) -> np.ndarray:
     """Words in a grid with their character quads drawn (numbered by colour) and their text below."""
-    tiles = [_labelled(record) for record in records]
-    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
-    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+    return _grid([_labelled(record) for record in records], columns)
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -106,12 +113,17 @@ def _labelled(record: WordRecord) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def _tile(image: np.ndarray, truth: str, reading: Reading) -> np.ndarray:
+def _grid(tiles: list[np.ndarray], columns: int) -> np.ndarray:
+    tiles = tiles + [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+
+
+def _tile(image: np.ndarray, truth: str, text: str, confidence: float) -> np.ndarray:
     canvas = Image.new("RGB", (PANEL_PX + GAP_PX, 64 + 2 * CAPTION_PX), WHITE)
     width = min(PANEL_PX, max(8, round(image.shape[1] * 64 / image.shape[0])))
     canvas.paste(Image.fromarray(cv2.resize(image, (width, 64), interpolation=cv2.INTER_AREA)), (GAP_PX // 2, 4))
-    right = _right(truth, reading.text)
-    told = f"{reading.text or '-'}  {reading.confidence:.0%}" + ("" if right else f"   is {truth}")
+    right = _right(truth, text)
+    told = f"{text or '-'}  {confidence:.0%}" + ("" if right else f"   is {truth}")
     ImageDraw.Draw(canvas).text((GAP_PX // 2, 72), told, fill=GOOD if right else BAD, font=_font(15))
     return np.asarray(canvas)
 

@@ -35,6 +35,7 @@ def small() -> Config:
             stage_channels=(48, 96, 144, 192),
             stage_blocks=(1, 2, 2, 1),
             stage_strides=((2, 1), (1, 1), (2, 2), (2, 2)),
+            context_blocks=2,
             feature_channels=72,
             head_channels=72,
             order_channels=(24, 48, 64),

@@ -18,28 +18,10 @@ from textscanner.config import Config
 from textscanner.decode import DEFAULT_THRESHOLD, Decoded
 from textscanner.images import Fit, fit
 from textscanner.model.assembly import forward
+from textscanner.reading import ReadCharacter, Reading
 from textscanner.step import make_read_step
 
 READ_BATCH = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class ReadCharacter:
-    """A character as read: its confidence in 0..1 and its centre in pixels of the image given."""
-
-    text: str
-    confidence: float
-    x_px: float
-    y_px: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """A word as read; `confidence` is the product over its characters, 0 for an empty reading."""
-
-    text: str
-    confidence: float
-    characters: tuple[ReadCharacter, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

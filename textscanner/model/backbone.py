@@ -12,7 +12,7 @@ import pathlib
 import keras
 
 from textscanner.config import ModelConfig
-from textscanner.model.layers import conv, conv_norm, upsample
+from textscanner.model.layers import attend, conv, conv_norm, upsample
 
 RESNET_TAPS = ("conv1_relu", "conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out")
 # Keras' ResNet-50 was trained on BGR with these means subtracted ("caffe" preprocessing), variance 1.
@@ -102,6 +102,7 @@ def _residual_levels(image: keras.KerasTensor, model: ModelConfig) -> tuple[Leve
         for j in range(blocks):
             x = _block(x, channels, strides if j == 0 else (1, 1), model, f"stage{i}_block{j}")
         levels.append(x)
+    levels[-1] = attend(x, model.context_blocks, "context")
     return levels, list(model.stage_input_strides)
 
 

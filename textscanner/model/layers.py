@@ -12,6 +12,7 @@ from keras import ops
 from textscanner.config import ModelConfig
 
 GROUP_CHANNELS = 8
+HEAD_CHANNELS = 32  # of an attention head
 
 
 def normalization(model: ModelConfig, name: str) -> keras.layers.Layer:
@@ -86,3 +87,55 @@ def upsample(x: keras.KerasTensor, factor: tuple[int, int], name: str) -> keras.
     if factor == (1, 1):
         return x
     return keras.layers.UpSampling2D(factor, interpolation="bilinear", name=name)(x)
+
+
+@keras.saving.register_keras_serializable("textscanner")
+class CellPositions(keras.layers.Layer):
+    """Adds a learned vector per cell to [B, cells, c]."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """One vector per cell, zero at first."""
+        self.table = self.add_weight(name="table", shape=input_shape[1:], initializer="zeros")
+
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """Adds them to [B, cells, c]."""
+        return x + ops.cast(self.table, x.dtype)
+
+
+def attend(x: keras.KerasTensor, blocks: int, name: str) -> keras.KerasTensor:
+    """`blocks` transformer blocks (pre-norm; Xiong et al., 2020) over all cells of [B, h, w, c].
+
+    What each block adds starts at zero, so that a network that is given blocks begins as the one without them.
+    """
+    if not blocks:
+        return x
+    _, rows, columns, channels = x.shape
+    cells = keras.layers.Reshape((rows * columns, channels), name=f"{name}_cells")(x)
+    cells = CellPositions(name=f"{name}_positions")(cells)
+    for i in range(blocks):
+        y = keras.layers.LayerNormalization(epsilon=1e-5, name=f"{name}{i}_norm")(cells)
+        y = _attention(y, f"{name}{i}")
+        cells = keras.layers.Add(name=f"{name}{i}_add")([cells, y])
+        y = keras.layers.LayerNormalization(epsilon=1e-5, name=f"{name}{i}_mix_norm")(cells)
+        y = keras.layers.Dense(2 * channels, "gelu", name=f"{name}{i}_widen")(y)
+        y = keras.layers.Dense(channels, kernel_initializer="zeros", name=f"{name}{i}_narrow")(y)
+        cells = keras.layers.Add(name=f"{name}{i}_mix_add")([cells, y])
+    return keras.layers.Reshape((rows, columns, channels), name=f"{name}_map")(cells)
+
+
+def _attention(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Multi-head self-attention of [B, cells, c] by plain matrix products, which every export format knows."""
+    cells, channels = x.shape[1:]
+    heads = channels // HEAD_CHANNELS
+
+    def split(part: str) -> keras.KerasTensor:
+        y = keras.layers.Dense(channels, name=f"{name}_{part}")(x)
+        y = keras.layers.Reshape((cells, heads, HEAD_CHANNELS), name=f"{name}_{part}_heads")(y)
+        return keras.layers.Permute((2, 1, 3), name=f"{name}_{part}_first")(y)
+
+    query, key, value = split("query"), split("key"), split("value")
+    alike = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * HEAD_CHANNELS**-0.5
+    weights = keras.layers.Softmax(name=f"{name}_weights")(alike)
+    y = keras.layers.Permute((2, 1, 3), name=f"{name}_last")(ops.matmul(weights, value))
+    y = keras.layers.Reshape((cells, channels), name=f"{name}_joined")(y)
+    return keras.layers.Dense(channels, kernel_initializer="zeros", name=f"{name}_out")(y)

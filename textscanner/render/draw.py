@@ -20,7 +20,7 @@ from textscanner.render.lexicon import draw_text
 from textscanner.render.surface import background, colour, degrade, ink_against
 from textscanner.schema import WordRecord
 
-MIN_CONTRAST = 22.0  # mean luma difference of ink and its rim in the final pixels
+MIN_CONTRAST = 12.0  # mean luma difference of ink and its rim in the final pixels
 ATTEMPTS = 12
 MAX_ASPECT = 9.0
 
@@ -91,7 +91,7 @@ def _attempt(settings: RenderSettings, rng: np.random.Generator) -> tuple[np.nda
     size = (width, settings.height_px)
     mask = cv2.warpPerspective(layout.mask, matrix, size, flags=cv2.INTER_LINEAR)
     quads = cv2.perspectiveTransform(layout.quads.reshape(-1, 1, 2), matrix).reshape(-1, 4, 2)
-    others = _neighbours(settings, matrix, layout, size, rng) if hard and rng.random() < 0.22 else None
+    others = _neighbours(settings, font, matrix, layout, size, rng) if hard and rng.random() < 0.35 else None
     image = degrade(_compose(mask, others, rng, hard), rng, hard)
     if contrast(image, mask) < MIN_CONTRAST:
         return None
@@ -107,8 +107,9 @@ def contrast(image: np.ndarray, mask: np.ndarray) -> float:
 
 
 def _layout(font: Font, text: str, rng: np.random.Generator, hard: bool) -> Layout:
-    spacing = rng.normal(0.02, 0.03) if rng.random() < 0.7 else rng.uniform(0.0, 0.30)
-    stretch = float(np.exp(rng.normal(0, 0.18 if hard else 0.08)))
+    kind = rng.random()
+    spacing = rng.normal(0.02, 0.03) if kind < 0.7 else rng.uniform(0.0, 0.30 if kind < 0.95 or not hard else 1.0)
+    stretch = float(np.exp(rng.normal(0, 0.22 if hard else 0.08)))
     layout = lay_out(font.path, text, max(spacing, -0.05), stretch)
     if len(text) < 3 or not hard or rng.random() > 0.14:
         return layout
@@ -119,7 +120,8 @@ def _camera(layout: Layout, height_px: int, rng: np.random.Generator, hard: bool
     """The perspective from layout to image pixels, and the image's width."""
     x0, y0, x1, y1 = layout.ink
     corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float32)
-    tilt = np.deg2rad(rng.normal(0, 3.5 if hard else 1.2) if rng.random() < 0.9 or not hard else rng.uniform(-16, 16))
+    slight = not hard or rng.random() < 0.8
+    tilt = np.deg2rad(rng.normal(0, 3.5 if hard else 1.2) if slight else rng.uniform(-28, 28))
     shear = rng.normal(0, 0.10 if hard else 0.04)
     turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]]) @ np.array([[1, shear], [0, 1]])
     placed = (corners - corners.mean(0)) @ turn.T
@@ -128,7 +130,11 @@ def _camera(layout: Layout, height_px: int, rng: np.random.Generator, hard: bool
     low, high = placed.min(0), placed.max(0)
     ink_height = high[1] - low[1]
     # Tight crops and loose ones: the margins as shares of the ink's height; a little of the ink may be cut off.
-    margin = rng.uniform(-0.03, 0.30, 4) if rng.random() < 0.8 else rng.uniform(0.1, 0.6, 4)
+    kind = rng.random()
+    if hard and kind < 0.2:
+        margin = rng.uniform(-0.09, 0.08, 4)
+    else:
+        margin = rng.uniform(-0.03, 0.30, 4) if kind < 0.8 else rng.uniform(0.1, 0.7, 4)
     top, bottom, left, right = margin * ink_height
     scale = height_px / (ink_height + top + bottom)
     width = (high[0] - low[0] + left + right) * scale
@@ -140,10 +146,18 @@ def _camera(layout: Layout, height_px: int, rng: np.random.Generator, hard: bool
 
 
 def _neighbours(
-    settings: RenderSettings, matrix: np.ndarray, layout: Layout, size: tuple[int, int], rng: np.random.Generator
+    settings: RenderSettings,
+    font: Font,
+    matrix: np.ndarray,
+    layout: Layout,
+    size: tuple[int, int],
+    rng: np.random.Generator,
 ) -> np.ndarray | None:
-    """Parts of other words that reach into the crop from above, below, left or right: coverage uint8 [H, W]."""
-    font = settings.draw_font(rng)
+    """Parts of other words that reach into the crop from above, below, left or right: coverage uint8 [H, W].
+
+    Mostly in the word's own font: a line goes on.
+    """
+    font = font if rng.random() < 0.7 else settings.draw_font(rng)
     text = draw_text(rng, settings.split, None, plain=True)
     other = lay_out(font.path, text, 0.02, 1.0) if covers(font.path, text) else None
     if other is None:
@@ -167,18 +181,17 @@ def _compose(mask: np.ndarray, others: np.ndarray | None, rng: np.random.Generat
     """The word and its neighbours on a surface, uint8 [H, W, 3]."""
     height, width = mask.shape
     paper = colour(rng)
-    ink = ink_against(paper, rng.uniform(35, 110) if hard else 90, rng)
+    ink = ink_against(paper, rng.uniform(18, 110) if hard else 90, rng)
     image = background(height, width, paper, rng, hard)
     if others is not None:
-        _paint(image, others, ink if rng.random() < 0.7 else ink_against(paper, 40, rng))
+        _paint(image, others, ink if rng.random() < 0.8 else ink_against(paper, 40, rng))
     effect = rng.random() if hard else rng.uniform(0.3, 1)
-    if effect < 0.10:  # a shadow or an extrusion behind the letters
-        depth = rng.integers(1, 5, 2) * rng.choice([-1, 1], 2)
-        move = np.array([[1, 0, depth[0]], [0, 1, depth[1]]], np.float32)
-        shadow = cv2.warpAffine(mask, move, (width, height))
-        if rng.random() < 0.6:
-            shadow = cv2.GaussianBlur(shadow, (0, 0), rng.uniform(0.5, 2.5))
-        _paint(image, shadow, paper * rng.uniform(0.1, 0.6))
+    if effect < 0.13:  # a shadow behind the letters, or their depth
+        _paint(
+            image,
+            _shadow(mask, rng),
+            paper * rng.uniform(0.1, 0.6) if rng.random() < 0.7 else ink_against(ink, 30, rng),
+        )
     elif effect < 0.20:  # a rim
         radius = int(rng.integers(1, 4))
         rim = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2))
@@ -192,6 +205,19 @@ def _compose(mask: np.ndarray, others: np.ndarray | None, rng: np.random.Generat
         fill = background(height, width, ink, rng, rough=True)
     _paint(image, mask, fill, rng.uniform(0.75, 1.0) if hard else 1.0)
     return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def _shadow(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    height, width = mask.shape
+    depth = rng.integers(1, 6, 2) * rng.choice([-1, 1], 2)
+    extruded = rng.random() < 0.5
+    steps = range(1, int(np.abs(depth).max()) + 1) if extruded else (1,)
+    shadow = np.zeros_like(mask)
+    for step in steps:
+        x, y = depth * (step / len(steps))
+        moved = cv2.warpAffine(mask, np.array([[1, 0, x], [0, 1, y]], np.float32), (width, height))
+        shadow = np.maximum(shadow, moved)
+    return shadow if extruded else cv2.GaussianBlur(shadow, (0, 0), rng.uniform(0.3, 2.5))
 
 
 def _paint(image: np.ndarray, mask: np.ndarray, fill: np.ndarray, opacity: float = 1.0) -> None:

@@ -18,7 +18,9 @@ LANGUAGES = (
     ("it", 20_000, 0.05),
 )
 MAX_LENGTH = 22
-PUNCTUATION = "-'&!.,:"
+INSIDE, BEHIND, BEFORE = "-'&./", "!?.,:;*-", "$#@*"
+AROUND = (("(", ")"), ('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("[", "]"), ("<", ">"))
+PUNCTUATED = 0.16
 
 
 @functools.lru_cache(maxsize=8)
@@ -71,7 +73,7 @@ def draw_text(rng: np.random.Generator, split: str, file: str | None = None, pla
         text = _number(rng, plain)
     else:
         text = _code(rng)
-    if not plain and file is None and rng.random() < 0.06:
+    if not plain and file is None and rng.random() < PUNCTUATED:
         text = _punctuate(text, rng)
     return text[:MAX_LENGTH]
 
@@ -101,6 +103,16 @@ def _code(rng: np.random.Generator) -> str:
 
 
 def _punctuate(text: str, rng: np.random.Generator) -> str:
-    mark = PUNCTUATION[rng.integers(len(PUNCTUATION))]
-    at = int(rng.integers(1, len(text) + 1)) if mark in "-'&" else len(text)
-    return text[:at] + mark + text[at:]
+    kind = rng.random()
+    if kind < 0.40:
+        return text + BEHIND[rng.integers(len(BEHIND))]
+    if kind < 0.52:
+        return BEFORE[rng.integers(len(BEFORE))] + text
+    if kind < 0.72:
+        left, right = AROUND[rng.integers(len(AROUND))]
+        side = rng.integers(3)  # quotations begin or end outside the crop
+        return (left if side != 1 else "") + text + (right if side != 0 else "")
+    if kind < 0.82:
+        return text + ("'S" if text.isupper() else "'s")
+    at = int(rng.integers(1, len(text) + 1))
+    return text[:at] + INSIDE[rng.integers(len(INSIDE))] + text[at:]

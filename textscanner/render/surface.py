@@ -11,8 +11,8 @@ def colour(rng: np.random.Generator) -> np.ndarray:
     kind = rng.random()
     if kind < 0.45:
         return np.full(3, rng.uniform(0, 255), np.float32) + rng.normal(0, 8, 3).astype(np.float32)
-    if kind < 0.85:
-        hsv = np.array([[[rng.uniform(0, 180), rng.uniform(20, 220), rng.uniform(40, 255)]]], np.uint8)
+    if kind < 0.93:  # the street is less colourful than a colour wheel
+        hsv = np.array([[[rng.uniform(0, 180), 240 * rng.beta(1.1, 1.8), rng.uniform(40, 255)]]], np.uint8)
         return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
     return rng.uniform(0, 255, 3).astype(np.float32)
 
@@ -104,8 +104,10 @@ def degrade(image: np.ndarray, rng: np.random.Generator, hard: bool) -> np.ndarr
     if hard and rng.random() < 0.1:
         shine = np.clip(_smooth_noise(height, width, 2, rng), 0, 1)[..., None] * rng.uniform(30, 110)
         image = np.clip(image + shine, 0, 255).astype(np.uint8)
-    if rng.random() < (0.45 if hard else 0.2):
-        rows = int(rng.uniform(11, 40) if hard else rng.uniform(24, 48))
+    if hard and rng.random() < 0.15:  # dusk
+        image = cv2.convertScaleAbs(image, alpha=rng.uniform(0.2, 0.7))
+    if rng.random() < (0.5 if hard else 0.2):
+        rows = int(rng.uniform(10, 36) if hard else rng.uniform(24, 48))
         small = cv2.resize(image, (max(4, round(width * rows / height)), rows), interpolation=cv2.INTER_AREA)
         image = cv2.resize(small, (width, height), interpolation=int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC])))
     kind = rng.random()
