@@ -30,10 +30,9 @@ from textscanner.images import decode
 from textscanner.layout import shipped_weights
 from textscanner.lexicon import Lexicon
 from textscanner.metrics import WordCounts, normalize_for_scoring
-from textscanner.reading import Reading
+from textscanner.reading import READ_BATCH, Reading
 from textscanner.schema import WordRecord
 
-SCORED_AT_ONCE = 64  # words in memory
 MISTAKES_KEPT = 60
 NOTHING_READ = Reading("", 0.0, ())
 
@@ -137,16 +136,16 @@ def records_of(source: str, split: str | None = None) -> tuple[Iterator[WordReco
 
 def _unchecked(labelled: Source) -> Iterator[WordRecord]:
     """Every word: one that has no usable image is still a word that was not read, one without a text is skipped."""
-    for part in labelled.parts(SCORED_AT_ONCE):
+    for part in labelled.parts(READ_BATCH):
         for row in labelled.read(part):
             if isinstance(row, Word):
                 yield WordRecord(row.image or b"", clean_text(row.text), None, row.source)
 
 
 def score_records(recognizer: Recognizer, records: Iterable[WordRecord], lexicon: Lexicon | None = None) -> Score:
-    """The score of one batch or stream of records, SCORED_AT_ONCE in memory at a time."""
+    """The score of one batch or stream of records, READ_BATCH in memory at a time."""
     total = Score()
-    for batch in batched(records, SCORED_AT_ONCE):
+    for batch in batched(records, READ_BATCH):
         images = [_image(record) for record in batch]
         known = [image for image in images if image is not None]
         start = time.perf_counter()

@@ -34,7 +34,8 @@ from textscanner.decode import DEFAULT_THRESHOLD
 from textscanner.images import decode
 from textscanner.loop import Pause, training_loop
 from textscanner.pictures import sheet, validation_picture
-from textscanner.reader import READ_BATCH, Reader
+from textscanner.reader import Reader
+from textscanner.reading import READ_BATCH
 from textscanner.step import TrainingState, create_state, make_train_step
 
 PICTURE_WORDS = 9

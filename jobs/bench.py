@@ -142,7 +142,8 @@ def _train_step(config: Config, batch: dict[str, np.ndarray]) -> Callable[[], in
 
 def _read(config: Config, batch: dict[str, np.ndarray]) -> Callable[[], int]:
     from textscanner.model import build_model
-    from textscanner.reader import READ_BATCH, Reader
+    from textscanner.reader import Reader
+    from textscanner.reading import READ_BATCH
 
     reader = Reader(config, build_model(config))
     images = np.resize(batch["image"], (READ_BATCH, *batch["image"].shape[1:]))

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = choose(found, args.metric, args.mode, args.step, args.last)
     folder = pull(chosen, args.to)
     told = f", {args.metric} {chosen.metrics[args.metric]:.4f}" if args.metric in chosen.metrics else ""
-    print(f"step {chosen.step}{told}: {folder}\nnext: python -m jobs.read {args.to} YOUR_WORD_IMAGE")
+    print(f"step {chosen.step}{told}: {folder}\nnext: python -m jobs.read YOUR_WORD_IMAGE --checkpoint {args.to}")
     return 0
 
 

@@ -69,7 +69,7 @@ def _run(storage: str, first: str = "") -> int:
     checkpoint = _draw(run, heldout, out)
     headline(f"done\n  {out}/report.png     curves, and what was read right and wrong")
     print(f"  {out}/overlays/      characters and their order on each word\n  {out}/report.json    figures")
-    print(f"next: {first}python -m jobs.read {checkpoint} YOUR_WORD_IMAGE")
+    print(f"next: {first}python -m jobs.read YOUR_WORD_IMAGE --checkpoint {checkpoint}")
     return code
 
 
@@ -122,7 +122,7 @@ def _draw(run: str, heldout: str, out: pathlib.Path) -> str:
     words.mkdir(exist_ok=True)
     for i, record in enumerate(itertools.islice(read_records(heldout), OVERLAYS)):
         (words / f"{i:02d}_{record.text}.jpg").write_bytes(record.image)
-    read([run, str(words), "--overlay", str(out / "overlays")])
+    read([str(words), "--checkpoint", run, "--overlay", str(out / "overlays")])
     if "://" in run:
         (out / REPORT_NAME).write_bytes(open_uri(run).join(REPORT_NAME).read_bytes())
     return best_checkpoint(run)

@@ -8,18 +8,31 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from jobs.command import user_mistakes
+from jobs.command import Help, user_mistakes
+from textscanner.layout import DEFAULT_WEIGHTS, shipped_weights
 
+if TYPE_CHECKING:
+    from textscanner.onnx_reader import OnnxReader
+    from textscanner.reader import Reader
+
+READ_AT_ONCE = 256  # images in memory
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m jobs.read", description="Reads images that show one word each.")
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="a checkpoint, or a run for its best one; a folder or s3:// URI"
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.read", description="Reads images that show one word each.", formatter_class=Help
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="image files, or folders of them")
+    parser.add_argument(
+        "--checkpoint",
+        default=DEFAULT_WEIGHTS,
+        metavar="URI",
+        help="a checkpoint, a run for its best one (folders or s3:// URIs), or weights that the package brings",
+    )
+    parser.add_argument("--lexicon", metavar="FILE", help="a word a line; a reading becomes the closest one")
     parser.add_argument("--overlay", metavar="DIR", help="draw the characters and their order on copies there")
     parser.add_argument("--json", action="store_true", help="a JSON object a line, with character positions in pixels")
     return parser
@@ -30,30 +43,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Reads; returns 0, or 1 if an image could not be opened."""
     args = _parser().parse_args(argv)
     paths = _images(args.images)
+    from textscanner.images import decode
+    from textscanner.lexicon import load_lexicon
+
+    lexicon = load_lexicon(args.lexicon) if args.lexicon else None
+    reader = _reader(args.checkpoint)
+    failed = 0
+    for start in range(0, len(paths), READ_AT_ONCE):
+        images, opened = [], []
+        for path in paths[start : start + READ_AT_ONCE]:
+            try:
+                images.append(decode(path.read_bytes(), str(path)))
+                opened.append(path)
+            except (OSError, ValueError) as error:
+                print(f"set aside: {error}", file=sys.stderr)
+                failed += 1
+        for path, image, found in zip(opened, images, reader.read(images), strict=True):
+            reading = lexicon.nearest(found) if lexicon else found
+            if args.json:
+                print(json.dumps({"file": str(path), **dataclasses.asdict(reading)}, ensure_ascii=False))
+            else:
+                print(f"{path}\t{reading.text}\t{reading.confidence:.2f}")
+            if args.overlay:
+                _write_overlay(pathlib.Path(args.overlay) / f"{path.stem}.png", image, reading)
+    return 1 if failed else 0
+
+
+def _reader(checkpoint: str) -> Reader | OnnxReader:
+    """Weights that the package brings start without TensorFlow and without what talks to storage."""
+    import textscanner
+
+    if checkpoint in shipped_weights():
+        return textscanner.load_fast(checkpoint)
+    from cluster.checkpoints import local_checkpoint
     from cluster.logs import load_tensorflow
 
+    folder = local_checkpoint(checkpoint)
     load_tensorflow()
-    import textscanner
-    from cluster.checkpoints import local_checkpoint
-    from textscanner.images import decode
-
-    reader = textscanner.load(local_checkpoint(args.checkpoint))
-    images, opened, failed = [], [], 0
-    for path in paths:
-        try:
-            images.append(decode(path.read_bytes(), str(path)))
-            opened.append(path)
-        except (OSError, ValueError) as error:
-            print(f"set aside: {error}", file=sys.stderr)
-            failed += 1
-    for path, image, reading in zip(opened, images, reader.read(images), strict=True):
-        if args.json:
-            print(json.dumps({"file": str(path), **dataclasses.asdict(reading)}, ensure_ascii=False))
-        else:
-            print(f"{path}\t{reading.text}\t{reading.confidence:.2f}")
-        if args.overlay:
-            _write_overlay(pathlib.Path(args.overlay) / f"{path.stem}.png", image, reading)
-    return 1 if failed else 0
+    return textscanner.load(folder)
 
 
 def _images(given: Sequence[str]) -> list[pathlib.Path]:
@@ -69,7 +96,7 @@ def _images(given: Sequence[str]) -> list[pathlib.Path]:
             raise ValueError(f"{name} does not exist")
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
         if not inside:
-            raise ValueError(f"{name} holds no image ({', '.join(SUFFIXES)})")
+            raise ValueError(f"{name} holds no image ({', '.join(SUFFIXES)}); a checkpoint is given with --checkpoint")
         found += inside
     return found
 

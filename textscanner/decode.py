@@ -64,7 +64,7 @@ def decode_maps(
     scores = tf.einsum("bhwc,bhwk->bkc", classes, heat)[..., 1:] / mass[..., None]
     raw_ids = 1 + tf.argmax(scores, -1, tf.int32)
     strengths = tf.reduce_max(heat, (1, 2))
-    alive = tf.math.cumprod(tf.cast(strengths >= threshold, tf.float32), 1)
+    alive = tf.cast(tf.cumsum(tf.cast(strengths < threshold, tf.int32), 1) == 0, tf.float32)
     confidences = alive * tf.reduce_max(scores, -1)
     xs = (tf.range(tf.shape(heat)[2], dtype=tf.int32)[None, :, None], stride_x)
     ys = (tf.range(tf.shape(heat)[1], dtype=tf.int32)[None, :, None], stride_y)

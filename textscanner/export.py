@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -19,6 +21,7 @@ import textscanner
 from textscanner.charset import FIRST_CHARACTER_ID, UNKNOWN_CHARACTER
 from textscanner.decode import decode
 from textscanner.images import PAD_VALUE, fit
+from textscanner.layout import ONNX_NAME
 from textscanner.model.assembly import forward
 from textscanner.reader import Reader
 
@@ -28,6 +31,7 @@ OUTPUTS = ("ids", "confidences", "positions", "word_confidence")
 METADATA_NAME = "metadata.json"
 ONNX_OPSET = 17  # 18 makes the axes of a mean an input, which tf2onnx shares between means and then turns for one
 NOISE_IMAGES = 64
+HALVED_FROM = 1024  # elements; smaller constants (and shapes) stay as they are
 
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 """uint8 images [B, H, W, 3] -> the arrays of OUTPUTS."""
@@ -38,7 +42,7 @@ class _Exported(tf.Module):
 
     def __init__(self, reader: Reader) -> None:
         super().__init__("textscanner")
-        self.model = reader.model
+        self.model = _unrolled(reader.model)
         model = reader.config.model
         shape = (None, model.height_px, model.width_px, 3)
 
@@ -50,6 +54,21 @@ class _Exported(tf.Module):
             return dict(zip(OUTPUTS, values, strict=True))
 
         self.read = read
+
+
+def _unrolled(model: keras.Model) -> keras.Model:
+    """The model with its GRU written out step by step: converters turn a loop into something slow, or refuse it."""
+
+    def unroll(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        for inner in (config, *(config[k]["config"] for k in ("layer", "backward_layer") if config.get(k))):
+            if "unroll" in inner:
+                inner["unroll"] = True
+        return layer.__class__.from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=unroll)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def metadata(reader: Reader) -> dict[str, Any]:
@@ -81,15 +100,17 @@ def metadata(reader: Reader) -> dict[str, Any]:
     }
 
 
-def export(reader: Reader, form: Format, out: pathlib.Path) -> pathlib.Path:
+def export(reader: Reader, form: Format, out: pathlib.Path, half: bool = False) -> pathlib.Path:
     """Writes the model into the folder `out` with METADATA_NAME beside it; returns the model's path.
+
+    `half` stores the weights of an ONNX file as float16.
 
     Raises:
       ValueError: there is no such format, or it is exported there already.
     """
     if form not in FORMATS:
         raise ValueError(f"--format is {form!r}: one of {', '.join(FORMATS)}")
-    names = {"saved_model": "saved_model", "onnx": "model.onnx", "litert": "model.tflite"}
+    names = {"saved_model": "saved_model", "onnx": ONNX_NAME, "litert": "model.tflite"}
     path = out / names[form]
     if path.exists():
         raise ValueError(f"{path} is there already: delete it or give another --out")
@@ -98,15 +119,14 @@ def export(reader: Reader, form: Format, out: pathlib.Path) -> pathlib.Path:
     if form == "saved_model":
         tf.saved_model.save(exported, str(path), signatures={"serving_default": exported.read})
     elif form == "onnx":
-        _write_onnx(exported, metadata(reader), path)
+        _write_onnx(exported, metadata(reader), path, half)
     else:
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([exported.read.get_concrete_function()], exported)
-        path.write_bytes(converter.convert())
+        _write_litert(exported, path)
     (out / METADATA_NAME).write_text(json.dumps(metadata(reader), indent=2, ensure_ascii=False))
     return path
 
 
-def _write_onnx(exported: _Exported, told: dict[str, Any], path: pathlib.Path) -> None:
+def _write_onnx(exported: _Exported, told: dict[str, Any], path: pathlib.Path, half: bool) -> None:
     import onnx
     import tf2onnx
 
@@ -114,8 +134,42 @@ def _write_onnx(exported: _Exported, told: dict[str, Any], path: pathlib.Path) -
         exported.read, input_signature=exported.read.input_signature, opset=ONNX_OPSET
     )
     onnx.helper.set_model_props(model, {"textscanner": json.dumps(told, ensure_ascii=False)})
+    if half:
+        _halve(model.graph)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
+
+
+def _halve(graph: Any) -> None:
+    """Stores large float32 constants as float16; a session widens them when it opens, and computes as before."""
+    import onnx
+
+    casts = []
+    for at, tensor in enumerate(graph.initializer):
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < HALVED_FROM:
+            continue
+        stored = f"{tensor.name}__half"
+        casts.append(onnx.helper.make_node("Cast", [stored], [tensor.name], to=onnx.TensorProto.FLOAT))
+        graph.initializer[at].CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), stored))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _write_litert(exported: _Exported, path: pathlib.Path) -> None:
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    # The converter leaves Keras 3's weights variables, and their values out of the file: frozen here. No public name.
+    frozen = convert_variables_to_constants_v2(exported.read.get_concrete_function())
+    module = tf.Module()
+    module.read = tf.function(
+        lambda image: dict(zip(sorted(OUTPUTS), frozen(image), strict=True)),  # flattened: in the names' order
+        input_signature=exported.read.input_signature,
+    )
+    with tempfile.TemporaryDirectory() as folder:  # by way of a SavedModel, which carries the names
+        tf.saved_model.save(module, folder, signatures={"serving_default": module.read})
+        path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
 
 
 def open_exported(path: pathlib.Path) -> Runner:
@@ -163,5 +217,5 @@ def compare(reader: Reader, run: Runner, images: Sequence[np.ndarray]) -> Compar
         batch = inputs[start : start + NOISE_IMAGES]
         wanted, got = reader.decode_batch(batch), run(batch)
         different += int((wanted.ids != got["ids"]).any(1).sum())
-        gap = max(gap, float(np.abs(wanted.confidences - got["confidences"]).max()))
+        gap = max(gap, float(np.nan_to_num(np.abs(wanted.confidences - got["confidences"]), nan=np.inf).max()))
     return Comparison(len(inputs), different, gap)

@@ -7,7 +7,7 @@ validation and pictures.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -16,12 +16,10 @@ import tensorflow as tf
 from textscanner.charset import Charset
 from textscanner.config import Config
 from textscanner.decode import DEFAULT_THRESHOLD, Decoded
-from textscanner.images import Fit, fit
+from textscanner.images import fit
 from textscanner.model.assembly import forward
-from textscanner.reading import ReadCharacter, Reading
+from textscanner.reading import READ_BATCH, Reading, read_images
 from textscanner.step import make_read_step
-
-READ_BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,11 +64,7 @@ class Reader:
 
     def read(self, images: Sequence[np.ndarray]) -> list[Reading]:
         """A reading per image, in order."""
-        readings: list[Reading] = []
-        for inputs, fits in self._batches(images):
-            decoded = self.decode_batch(inputs)
-            readings += [self._reading(decoded, i, how) for i, how in enumerate(fits)]
-        return readings
+        return read_images(images, self.config.model, self.charset, self.decode_batch)
 
     def decode_batch(self, inputs: np.ndarray) -> Decoded:
         """Raw decodings of fitted images, uint8 [B, H, W, 3] with B up to READ_BATCH, as NumPy arrays.
@@ -94,21 +88,3 @@ class Reader:
             order=tf.argmax(outputs.order, -1, tf.int32).numpy(),
             classes=(1 + tf.argmax(outputs.classes[..., 1:], -1, tf.int32)).numpy(),
         )
-
-    def _batches(self, images: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, list[Fit]]]:
-        for start in range(0, len(images), READ_BATCH):
-            fitted = [fit(image, self.config.model) for image in images[start : start + READ_BATCH]]
-            yield np.stack([pixels for pixels, _ in fitted]), [how for _, how in fitted]
-
-    def _reading(self, decoded: Decoded, i: int, how: Fit) -> Reading:
-        text = self.charset.decode(decoded.ids[i])
-        characters = tuple(
-            ReadCharacter(
-                character,
-                float(decoded.confidences[i, k]),
-                float(decoded.centres[i, k, 0] / how.scale_x),
-                float(decoded.centres[i, k, 1] / how.scale_y),
-            )
-            for k, character in enumerate(text)
-        )
-        return Reading(text, float(decoded.word_confidence[i]), characters)

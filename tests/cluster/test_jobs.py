@@ -131,7 +131,12 @@ def test_evaluation_mistakes_are_sentences(ray_session, learnt, words, tmp_path,
 
 
 def test_read_tells_text_and_places_and_draws_them(learnt, folder, tmp_path, capsys):
-    assert read_job([learnt.checkpoint, str(folder / "images"), "--json", "--overlay", str(tmp_path / "drawn")]) == 1
+    assert (
+        read_job(
+            [str(folder / "images"), "--checkpoint", learnt.checkpoint, "--json", "--overlay", str(tmp_path / "drawn")]
+        )
+        == 1
+    )
     told = capsys.readouterr()
     assert "broken.jpg" in told.err
     rows = {row["file"].rsplit("/", 1)[1]: row for row in map(json.loads, told.out.splitlines())}
@@ -144,7 +149,7 @@ def test_read_tells_text_and_places_and_draws_them(learnt, folder, tmp_path, cap
     assert places == sorted(places)
     drawn = cv2.imread(str(tmp_path / "drawn" / "3.png"))
     assert drawn is not None and drawn.shape[0] > 240
-    assert read_job([learnt.checkpoint, str(folder / "images" / "3.jpg")]) == 0
+    assert read_job([str(folder / "images" / "3.jpg"), "--checkpoint", learnt.checkpoint]) == 0
     assert f"\t{row['text']}\t" in capsys.readouterr().out
-    assert read_job([learnt.checkpoint, str(tmp_path / "none.jpg")]) == 2
+    assert read_job([str(tmp_path / "none.jpg"), "--checkpoint", learnt.checkpoint]) == 2
     assert "does not exist" in capsys.readouterr().err
