@@ -10,6 +10,7 @@ import dataclasses
 import json
 import pathlib
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -192,7 +193,9 @@ def open_exported(path: pathlib.Path) -> Runner:
 
 
 def _open_litert(path: pathlib.Path) -> Runner:
-    interpreter = tf.lite.Interpreter(str(path))
+    with warnings.catch_warnings():  # that it moves to a package of its own
+        warnings.simplefilter("ignore")
+        interpreter = tf.lite.Interpreter(str(path))
     runner = interpreter.get_signature_runner()
     return lambda images: runner(image=images)
 

@@ -19,9 +19,18 @@ def test_every_character_comes_back():
 
 
 def test_unknown_characters_are_marked_and_background_ends_a_word():
-    assert ALPHANUMERIC.encode("a-b").tolist() == [12, 1, 13]
+    assert ALPHANUMERIC.encode("aéb").tolist() == [12, 1, 13]
     assert ALPHANUMERIC.decode(np.array([12, 1, 0, 13])) == "a" + UNKNOWN_CHARACTER
     assert ALPHANUMERIC.unknown("A-é!") == ["!", "-", "é"]
+
+
+def test_punctuation_has_no_position_unless_the_alphabet_holds_it():
+    text = "Don't-£5!"
+    assert ALPHANUMERIC.decode(ALPHANUMERIC.encode(text)) == "dont5"
+    assert "".join(c for c, kept in zip(text, ALPHANUMERIC.kept(text), strict=True) if kept) == "Dont5"
+    assert ALPHANUMERIC.unknown("Don't £5 café") == [" ", "é"]
+    marks = Charset("dont'", skip_punctuation=True)
+    assert marks.decode(marks.encode("don't!")) == "don't"
 
 
 @pytest.mark.parametrize(("characters", "cased"), [("", False), ("aa", False), ("a b", False), ("aB", False)])

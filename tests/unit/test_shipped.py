@@ -1,11 +1,17 @@
 """The weights that the package brings read words without anything else."""
 
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
 import textscanner
 from cluster.checkpoints import local_checkpoint
 from textscanner.images import decode
-from textscanner.layout import WEIGHTS_FOLDER, shipped_weights
+from textscanner.layout import DEFAULT_WEIGHTS, WEIGHTS_FOLDER, shipped_weights
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", sorted(shipped_weights()))
@@ -23,3 +29,20 @@ def test_every_folder_of_weights_is_whole_and_small():
     for folder in folders:
         assert (folder / "MODEL_CARD.md").exists()
         assert sum(path.stat().st_size for path in folder.iterdir()) < 12e6
+
+
+def test_onnx_reads_what_the_checkpoint_reads_and_needs_no_tensorflow(words, tmp_path):
+    path = tmp_path / "word.jpg"
+    path.write_bytes(words[0].image)
+    told = (
+        "import sys; from jobs.read import main; assert main(sys.argv[1:]) == 0; "
+        "assert not {'tensorflow', 'keras', 'ray', 'boto3'} & set(sys.modules), 'slow to start'"
+    )
+    done = subprocess.run([sys.executable, "-c", told, str(path)], check=True, capture_output=True, text=True, cwd=ROOT)
+    images = [decode(record.image, record.source) for record in words]
+    slow, fast = textscanner.load(DEFAULT_WEIGHTS).read(images), textscanner.load_fast(DEFAULT_WEIGHTS).read(images)
+    assert done.stdout.split("\t")[1] == slow[0].text
+    assert [reading.text for reading in fast] == [reading.text for reading in slow]
+    for a, b in zip(fast, slow, strict=True):
+        assert a.confidence == pytest.approx(b.confidence, abs=1e-4)
+        assert [c.x_px for c in a.characters] == pytest.approx([c.x_px for c in b.characters], abs=0.1)

@@ -1,0 +1,62 @@
+"""What a score is made of, against figures worked out by hand; lexicons."""
+
+import numpy as np
+import pytest
+
+from textscanner.breakdown import CONFIDENCE_BINS, NOTHING, Breakdown
+from textscanner.lexicon import load_lexicon
+from textscanner.reading import Reading
+
+# truth, reading, confidence: as labelled; wrong case; punctuation missing; one substitution; one missed; one made up
+ROWS = [
+    ("House", "House", 0.95),
+    ("Bar", "bar", 0.9),
+    ("it's", "its", 0.9),
+    ("cat", "cot", 0.5),
+    ("tree", "tre", 0.1),
+    ("no", "now", 0.0),
+    ("&", "a", 0.7),
+]
+
+
+def test_hand_made_set():
+    found = Breakdown.of(ROWS)
+    assert (found.counts.num_words, found.counts.num_skipped, found.num_labelled) == (6, 1, 7)
+    assert found.counts.word_accuracy == pytest.approx(3 / 6)
+    assert found.cased_accuracy == pytest.approx(2 / 6)
+    assert found.exact_accuracy == pytest.approx(1 / 7)
+    assert found.lengths() == [(2, 1, 0.0), (3, 3, pytest.approx(2 / 3)), (4, 1, 0.0), (5, 1, 1.0)]
+    assert found.confusions == {("a", "o"): 1, ("e", NOTHING): 1, (NOTHING, "w"): 1}
+
+
+def test_parts_add_up_to_the_whole():
+    whole, parts = Breakdown.of(ROWS), sum((Breakdown.of([row]) for row in ROWS), Breakdown())
+    assert (parts.counts, parts.confusions, parts.by_length) == (whole.counts, whole.confusions, whole.by_length)
+    assert parts.calibration_error == pytest.approx(whole.calibration_error)
+    assert (parts.cased_accuracy, parts.exact_accuracy) == (whole.cased_accuracy, whole.exact_accuracy)
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
+    sure = 1 - 0.5 / CONFIDENCE_BINS
+    rows = [("a", "a" if i < 6 else "b", sure) for i in range(10)]
+    assert Breakdown.of(rows).calibration_error == pytest.approx(sure - 0.6)
+    rng = np.random.default_rng(0)
+    honest = [("a", "a" if rng.random() < p else "b", float(p)) for p in rng.random(4000)]
+    assert Breakdown.of(honest).calibration_error < 0.04
+
+
+def test_a_lexicon_gives_the_closest_word_and_leaves_nothing_read_alone(tmp_path):
+    (tmp_path / "words.txt").write_text("Starbucks\n\nCafé Noir\n--\nTESCO\n")
+    lexicon = load_lexicon(tmp_path / "words.txt")
+    assert lexicon.words == ("Starbucks", "Café Noir", "TESCO")
+    assert lexicon.nearest(Reading("starhuck", 0.5, ())).text == "Starbucks"
+    assert lexicon.nearest(Reading("tesc0", 0.5, ())).text == "TESCO"
+    assert lexicon.nearest(Reading("", 0.0, ())).text == ""
+
+
+def test_an_empty_or_missing_lexicon_is_an_error(tmp_path):
+    (tmp_path / "empty.txt").write_text("--\n")
+    with pytest.raises(ValueError, match="no word"):
+        load_lexicon(tmp_path / "empty.txt")
+    with pytest.raises(ValueError, match="--lexicon is"):
+        load_lexicon(tmp_path / "none.txt")

@@ -1,0 +1,85 @@
+"""An exported model reads what its checkpoint reads, in processes that know nothing of this package."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+import textscanner
+from textscanner.export import FORMATS, METADATA_NAME, compare, export, open_exported
+from textscanner.images import decode
+
+EXAMPLE = pathlib.Path(__file__).parents[2] / "docs" / "read_onnx.py"
+SAVED_MODEL_ALONE = """
+import sys, numpy as np, tensorflow as tf
+run = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+ids = run(image=tf.constant(np.load(sys.argv[2])))["ids"].numpy()
+assert not any(name.split(".")[0] in ("textscanner", "cluster", "jobs") for name in sys.modules)
+np.save(sys.argv[3], ids)
+"""
+
+
+@pytest.fixture(scope="module")
+def reader(learnt):
+    return textscanner.load(learnt.checkpoint)
+
+
+@pytest.fixture(scope="module")
+def images(learnt):
+    return [decode(record.image, record.source) for record in learnt.words[:32]]
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def exported(request, reader, tmp_path_factory):
+    return export(reader, request.param, tmp_path_factory.mktemp("export") / request.param)
+
+
+def test_the_same_words_are_read_in_batches_of_any_size(exported, reader, images):
+    run = open_exported(exported)
+    assert len(images) % 64 != 0
+    found = compare(reader, run, images)
+    assert found.num_words == 64 + len(images)
+    assert (found.num_different, found.confidence_gap) == (0, pytest.approx(0, abs=1e-4))
+    with pytest.raises(ValueError, match="there already"):
+        export(reader, "onnx" if exported.suffix == ".onnx" else _format_of(exported), exported.parent)
+
+
+def test_a_model_that_reads_otherwise_is_found_out(exported, learnt, images):
+    other = textscanner.load(learnt.checkpoint)
+    other.model.get_layer("class_logits").kernel.assign(-other.model.get_layer("class_logits").kernel)
+    assert compare(other, open_exported(exported), images).num_different > len(images) / 2
+
+
+def _format_of(path):
+    return "litert" if path.suffix == ".tflite" else "saved_model"
+
+
+def test_the_onnx_example_reads_without_this_package(reader, learnt, tmp_path):
+    model = export(reader, "onnx", tmp_path, half=True)
+    paths = []
+    for i, record in enumerate(learnt.words[:5]):
+        paths.append(str(tmp_path / f"{i}.png"))
+        cv2.imwrite(paths[-1], decode(record.image, record.source)[..., ::-1])
+    told = subprocess.run(
+        [sys.executable, str(EXAMPLE), str(model), *paths], check=True, capture_output=True, text=True, cwd=tmp_path
+    ).stdout
+    wanted = [reading.text for reading in learnt.readings[:5]]
+    assert [line.split("\t")[1] for line in told.splitlines()] == wanted
+    assert "textscanner" not in EXAMPLE.read_text().replace('["textscanner"]', "")
+    assert len(EXAMPLE.read_text().splitlines()) <= 40
+    assert json.loads((tmp_path / METADATA_NAME).read_text())["characters"] == reader.charset.characters
+
+
+def test_a_saved_model_reads_without_this_package(reader, images, tmp_path):
+    from textscanner.images import fit
+
+    model = export(reader, "saved_model", tmp_path)
+    inputs = np.stack([fit(image, reader.config.model)[0] for image in images])
+    np.save(tmp_path / "inputs.npy", inputs)
+    given = [str(model), str(tmp_path / "inputs.npy"), str(tmp_path / "ids.npy")]
+    subprocess.run([sys.executable, "-c", SAVED_MODEL_ALONE, *given], check=True, capture_output=True, cwd=tmp_path)
+    np.testing.assert_array_equal(np.load(tmp_path / "ids.npy"), reader.decode_batch(inputs).ids)

@@ -1,0 +1,47 @@
+"""Character quads from heat maps: near the true ones, and only where the reading is the label."""
+
+import numpy as np
+import pytest
+
+import textscanner
+from textscanner.images import decode
+from textscanner.pseudo import Labeller
+
+
+def _boxes(quads):
+    return np.concatenate([quads.min(1), quads.max(1)], 1)
+
+
+def _overlap(a, b):
+    low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])
+    shared = np.prod(np.clip(high - low, 0, None), 1)
+    return shared / (np.prod(a[:, 2:] - a[:, :2], 1) + np.prod(b[:, 2:] - b[:, :2], 1) - shared)
+
+
+@pytest.fixture(scope="module")
+def reader(learnt):
+    return textscanner.load(learnt.checkpoint)
+
+
+@pytest.fixture(scope="module")
+def images(learnt):
+    return [decode(record.image, record.source) for record in learnt.words]
+
+
+def test_quads_lie_on_the_characters(reader, learnt, images):
+    found = Labeller(reader, 0.0).quads(images, [record.text for record in learnt.words])
+    assert sum(quads is not None for quads in found) > 0.9 * len(images)
+    shares = [
+        _overlap(_boxes(quads), _boxes(record.quads))
+        for quads, record in zip(found, learnt.words, strict=True)
+        if quads is not None
+    ]
+    assert np.mean(np.concatenate(shares)) > 0.4
+
+
+def test_only_sure_readings_of_the_label_are_used(reader, learnt, images):
+    wrong = [record.text[:-1] + ("x" if record.text[-1].lower() != "x" else "y") for record in learnt.words]
+    assert Labeller(reader, 0.0).quads(images, wrong) == [None] * len(images)
+    assert Labeller(reader, 1.0).quads(images, [record.text for record in learnt.words]) == [None] * len(images)
+    # Punctuation has no position, so nothing is known of where it stands.
+    assert Labeller(reader, 0.0).quads(images[:1], [learnt.words[0].text + "!"]) == [None]
