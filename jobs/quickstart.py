@@ -101,7 +101,7 @@ def _train(train: str, heldout: str, storage: str) -> int:
     }
     told = [f"{key}={value}" for key, value in settings.items()]
     where = ["--train", train, "--val", heldout, "--storage", storage, "--name", NAME]
-    return train_job(["small", *where, "--workers", "2", "--set", *told])
+    return train_job(["small", *where, "--init", "none", "--workers", "2", "--set", *told])
 
 
 def _evaluate(run: str, heldout: str, out: pathlib.Path) -> int:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from jobs.command import user_mistakes
 
+NO_INIT = "none"
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -25,7 +27,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--storage", required=True, metavar="URI", help="where runs are kept")
     parser.add_argument("--name", required=True, metavar="NAME", help="the run's folder in --storage")
     parser.add_argument(
-        "--init", metavar="URI", help="start with the weights of this checkpoint, or of a name that the package brings"
+        "--init",
+        metavar="URI",
+        help="start with the weights of this checkpoint, or of a name that the package brings, or none for random "
+        "ones; if not given, the package's weights of the preset's name if there are any: small",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="training workers; train.workers")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="section.key=value")
@@ -64,14 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _config(args: argparse.Namespace):  # noqa: ANN202 (Config is imported late)
     from textscanner.charset import load_charset
     from textscanner.config import override
+    from textscanner.layout import shipped_weights
     from textscanner.presets import preset
 
     config = preset(args.preset)
     if args.charset_file:
         config = dataclasses.replace(config, charset=load_charset(args.charset_file))
     told = [f"data.train={json.dumps(args.train)}", f"data.val={json.dumps(args.val)}"]
-    if args.init:
-        told.append(f"train.init={args.init}")
+    init = args.init or (args.preset if args.preset in shipped_weights() else NO_INIT)
+    told.append(f"train.init={'' if init == NO_INIT else init}")
     if args.workers is not None:
         told.append(f"train.workers={args.workers}")
     return override(config, told + args.set)

@@ -21,6 +21,7 @@ import tensorflow as tf
 from textscanner.config import Config
 from textscanner.layout import CONFIG_NAME, STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
 from textscanner.model import build_model
+from textscanner.model.heads import CLASS_LOGITS
 from textscanner.reader import Reader
 from textscanner.step import TrainingState
 
@@ -91,16 +92,18 @@ def initialize(path: str | pathlib.Path, state: TrainingState) -> list[str]:
       ValueError: the checkpoint cannot be read, or most of it does not fit.
     """
     arrays = _read(pathlib.Path(path) / WEIGHTS_NAME)
+    same_characters = read_config(pathlib.Path(path)).charset.characters == state.config.charset.characters
     apart: list[str] = []
     for name, variable in _named(state.model.weights).items():
-        if name in arrays and arrays[name].shape == tuple(variable.shape):
+        means_the_same = same_characters or not name.startswith(f"{CLASS_LOGITS}/")
+        if means_the_same and name in arrays and arrays[name].shape == tuple(variable.shape):
             variable.assign(arrays[name])
         else:
             apart.append(name)
     if len(apart) > len(state.model.weights) / 2:
         raise ValueError(
             f"train.init is {path}: {len(apart)} of {len(state.model.weights)} weights do not fit this network; "
-            "it is of another preset"
+            "it is of another preset; --init none begins with random ones"
         )
     state.refresh_serving()
     return sorted({name.rpartition("/")[0] for name in apart})

@@ -163,12 +163,34 @@ def test_a_run_may_start_with_other_weights_and_says_what_does_not_fit(learnt):
     threshold = checkpoint.read_saved(pathlib.Path(learnt.checkpoint)).threshold
     assert Reader(TINY, same.serving, threshold=threshold).read(images) == learnt.readings
     assert same.step == 0
-    letters = dataclasses.replace(TINY, charset=Charset("abc"))
-    other = create_state(letters, tf.distribute.get_strategy())
-    assert checkpoint.initialize(learnt.checkpoint, other) == ["class_logits"]
+    for characters in ("abc", TINY.charset.characters[::-1]):
+        letters = dataclasses.replace(TINY, charset=Charset(characters))
+        other = create_state(letters, tf.distribute.get_strategy())
+        assert checkpoint.initialize(learnt.checkpoint, other) == ["class_logits"]
     wider = override(TINY, ["model.stem_channels=12", "model.stage_channels=[20, 28, 36]", "model.head_channels=32"])
     with pytest.raises(ValueError, match="of another preset"):
         checkpoint.initialize(learnt.checkpoint, create_state(wider, tf.distribute.get_strategy()))
+
+
+def test_a_network_that_is_given_context_begins_as_the_one_without(learnt, words):
+    with_context = override(TINY, ["model.context_blocks=2"])
+    state = create_state(with_context, tf.distribute.get_strategy())
+    assert {name[:7] for name in checkpoint.initialize(learnt.checkpoint, state)} == {"context"}
+    batch = {name: tf.constant(value) for name, value in batch_of(words[:32], with_context).items()}
+    plain = create_state(TINY, tf.distribute.get_strategy())
+    checkpoint.initialize(learnt.checkpoint, plain)
+    for a, b in zip(
+        forward(state.model, batch["image"], False), forward(plain.model, batch["image"], False), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    before = {v.path: v.numpy() for v in state.model.trainable_variables if v.path.startswith("context")}
+    assert len(before) > 20
+    step = make_train_step(state)
+    step(batch)
+    step(batch)  # the first moves what closes the blocks, the second what lies behind it
+    for variable in state.model.trainable_variables:
+        if variable.path in before and not variable.path.endswith("key/bias"):  # a softmax does not see it
+            assert (variable.numpy() != before[variable.path]).any(), variable.path
 
 
 def test_slim_weights_read_as_the_checkpoint(learnt, tmp_path):

@@ -7,10 +7,12 @@ import keras
 from textscanner.config import ModelConfig
 from textscanner.model.layers import conv, conv_norm, upsample
 
+CLASS_LOGITS = "class_logits"  # the layer whose outputs are the characters
+
 
 def class_logits(x: keras.KerasTensor, num_classes: int, model: ModelConfig) -> keras.KerasTensor:
     """Zg [B, h, w, C]: conv 3x3, conv 1x1."""
-    return conv(conv_norm(x, model.head_channels, model, "class"), num_classes, "class_logits", 1, bias=True)
+    return conv(conv_norm(x, model.head_channels, model, "class"), num_classes, CLASS_LOGITS, 1, bias=True)
 
 
 def localization_logit(x: keras.KerasTensor, model: ModelConfig) -> keras.KerasTensor:
