@@ -1,16 +1,19 @@
 """The commands that make data and use checkpoints as a person types them, on a local Ray cluster."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
 import zipfile
 
 import cv2
+import numpy as np
 import pytest
 
 from cluster.shards import read_manifest, read_records
 from jobs.evaluate import main as evaluate_job
+from jobs.label import main as label_job
 from jobs.prepare import main as prepare_job
 from jobs.read import main as read_job
 from tests.factories import write_dataset
@@ -154,3 +157,48 @@ def test_read_tells_text_and_places_and_draws_them(learnt, folder, tmp_path, cap
     assert f"\t{row['text']}\t" in capsys.readouterr().out
     assert read_job([str(tmp_path / "none.jpg"), "--checkpoint", learnt.checkpoint]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_label_gives_quads_where_the_reading_is_the_label(ray_session, learnt, words, tmp_path, capsys):
+    bare = [dataclasses.replace(record, quads=None) for record in words[:32]]
+    wrong = [dataclasses.replace(record, text="zz", quads=None) for record in words[:8]]
+    source = write_dataset(str(tmp_path / "bare"), [*bare, *wrong, *words[32:36]])
+    given = [learnt.checkpoint, source, "--out", str(tmp_path / "out"), "--min-confidence", "0.2"]
+    assert label_job(given) == 0
+    told = capsys.readouterr().out
+    rows = list(read_records(str(tmp_path / "out")))
+    assert [row.text for row in rows] == [row.text for row in (*bare, *wrong, *words[32:36])]
+    labelled = sum(row.quads is not None for row in rows[:32])
+    assert labelled > 25 and f"{labelled} words given quads, 4 had them, {40 - labelled} kept without" in told
+    assert all(row.quads is None for row in rows[32:40])
+    for row, known in zip(rows[40:], words[32:36], strict=True):
+        np.testing.assert_array_equal(row.quads, known.quads)
+    assert (tmp_path / "out" / "samples.png").exists()
+    assert label_job(given) == 2
+    assert "holds a data set" in capsys.readouterr().err
+    alone = [*given[:3], str(tmp_path / "alone"), "--only-labelled"]
+    assert label_job(alone) == 0
+    assert all(row.quads is not None for row in read_records(str(tmp_path / "alone")))
+    assert label_job([*given[:3], str(tmp_path / "none"), "--min-confidence", "2"]) == 2
+    assert "--min-confidence is 2.0" in capsys.readouterr().err
+
+
+def test_evaluation_breaks_a_score_down_and_draws_mistakes(learnt, words, tmp_path, capsys):
+    data = write_dataset(str(tmp_path / "set"), words)
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_text(words[0].text)
+    plain, held = tmp_path / "plain.json", tmp_path / "held.json"
+    assert (
+        evaluate_job([learnt.checkpoint, f"d={data}", "--json", str(plain), "--errors", str(tmp_path / "e.png")]) == 0
+    )
+    told = capsys.readouterr().out
+    assert "by length" in told and "confused" in told
+    assert cv2.imread(str(tmp_path / "e.png")).shape[1] > 500
+    assert evaluate_job([learnt.checkpoint, f"d={data}", "--json", str(held), "--lexicon", str(lexicon)]) == 0
+    free, closed = (json.loads(path.read_text())["datasets"]["d"] for path in (plain, held))
+    same = sum(record.text.lower() == words[0].text.lower() for record in words)
+    assert closed["word_accuracy"] == pytest.approx(same / 64) and same < 64 * free["word_accuracy"]
+    assert sum(row["words"] for row in free["by_length"]) == free["num_words"] == 64
+    assert free["confusions"] and 0 <= free["expected_calibration_error"] <= 1
+    assert evaluate_job([learnt.checkpoint, data, "--peer", "nobody"]) == 2
+    assert "there are rapidocr, tesseract" in capsys.readouterr().err
