@@ -23,6 +23,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=("train", "heldout", "all"), default="train", help="of words and of fonts")
     parser.add_argument("--fonts", nargs="*", default=[], metavar="DIR", help="further folders with .ttf or .otf files")
     parser.add_argument("--words", metavar="FILE", help="a text file with a word a line, instead of the dictionary")
+    parser.add_argument(
+        "--backgrounds", nargs="*", default=[], metavar="DIR", help="folders with photographs to draw on"
+    )
     parser.add_argument("--num-cpus", type=int, metavar="K", help="processes; all cores if not given")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
     return parser
@@ -35,9 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cluster.rendering import render_dataset
     from textscanner.render.draw import RenderSettings
     from textscanner.render.fonts import find_fonts, select
+    from textscanner.render.photographs import find_photographs
 
     fonts = select(find_fonts(args.fonts), args.split)
-    settings = RenderSettings(args.seed, fonts, args.height_px, args.difficulty, args.split, args.words)
+    photographs = find_photographs(args.backgrounds)
+    settings = RenderSettings(args.seed, fonts, args.height_px, args.difficulty, args.split, args.words, photographs)
     manifest = render_dataset(settings, args.out, args.num_words, args.num_cpus, args.overwrite)
     megabytes = sum(shard.num_bytes for shard in manifest.shards) / 1e6
     print(

@@ -18,7 +18,7 @@ from textscanner.reading import READ_BATCH
 
 HEAT_FLOOR = 0.2  # of a position's strongest cell: weaker ones are left out, they lie anywhere
 # A box's side over the spread of the heat above the floor, x and y: medians over drawn words (docs/accuracy.md).
-BOX_PER_SPREAD = (6.0, 5.5)
+BOX_PER_SPREAD = (5.4, 5.3)
 
 
 def heat_boxes(outputs: Outputs, stride_x: int, stride_y: int) -> tf.Tensor:

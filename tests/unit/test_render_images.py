@@ -14,6 +14,7 @@ from textscanner.render.draw import MIN_CONTRAST, contrast, render_word
 from textscanner.render.fonts import Font, covers, find_fonts, in_heldout_words, select
 from textscanner.render.layout import bend, lay_out
 from textscanner.render.lexicon import words
+from textscanner.render.photographs import cut, find_photographs
 
 
 @pytest.mark.parametrize("difficulty", ["easy", "real"])
@@ -51,6 +52,24 @@ def test_every_character_has_its_quad_and_contrast():
         record = render_word(style, row)
         assert record.quads.shape == (len(record.text), 4, 2)
         assert decode(record.image, "x").shape[0] == style.height_px
+
+
+def test_words_stand_on_photographs_where_there_are_any(tmp_path):
+    """A photograph in two tones that no painted surface has: they come through in half of the words."""
+    photograph = np.zeros((200, 300, 3), np.uint8)
+    photograph[:, ::2], photograph[:, 1::2] = (0, 90, 160), (20, 110, 180)
+    (tmp_path / "deep").mkdir()
+    cv2.imwrite(str(tmp_path / "deep" / "wall.png"), photograph)
+    paths = find_photographs([str(tmp_path)])
+    patch = cut(paths, 32, 90, np.random.default_rng(0))
+    assert patch.shape == (32, 90, 3) and patch.dtype == np.float32
+    style = dataclasses.replace(settings(), difficulty="real", photographs=paths)
+    means = [decode(render_word(style, row).image, "x").reshape(-1, 3).astype(float).mean(0) for row in range(40)]
+    orange = sum(red > green + 15 and green > blue + 15 for red, green, blue in means)
+    assert 8 <= orange <= 32
+    assert render_word(style, 3).image == render_word(dataclasses.replace(style), 3).image
+    with pytest.raises(ValueError, match="no image there"):
+        find_photographs([str(tmp_path / "none")])
 
 
 def test_contrast_sees_what_cannot_be_read():

@@ -17,12 +17,14 @@ import numpy as np
 from textscanner.render.fonts import Font, covers
 from textscanner.render.layout import Layout, bend, lay_out
 from textscanner.render.lexicon import draw_text
+from textscanner.render.photographs import cut
 from textscanner.render.surface import background, colour, degrade, ink_against
 from textscanner.schema import WordRecord
 
-MIN_CONTRAST = 12.0  # mean luma difference of ink and its rim in the final pixels
+MIN_CONTRAST = 8.0  # of ink against its rim in the final pixels
 ATTEMPTS = 12
 MAX_ASPECT = 9.0
+PHOTOGRAPHED = 0.5  # share of words on a photograph, where there are any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,7 @@ class RenderSettings:
       difficulty: `easy` is clean print, `real` tries to be the street.
       fonts: faces to draw from.
       words: a file with a word a line instead of the dictionary.
+      photographs: image files that half of the backgrounds are cut from; none for painted ones only.
     """
 
     seed: int
@@ -42,6 +45,7 @@ class RenderSettings:
     difficulty: Literal["easy", "real"] = "real"
     split: Literal["train", "heldout", "all"] = "train"
     words: str | None = None
+    photographs: tuple[str, ...] = ()
 
     @functools.cached_property
     def families(self) -> tuple[tuple[Font, ...], ...]:
@@ -92,18 +96,21 @@ def _attempt(settings: RenderSettings, rng: np.random.Generator) -> tuple[np.nda
     mask = cv2.warpPerspective(layout.mask, matrix, size, flags=cv2.INTER_LINEAR)
     quads = cv2.perspectiveTransform(layout.quads.reshape(-1, 1, 2), matrix).reshape(-1, 4, 2)
     others = _neighbours(settings, font, matrix, layout, size, rng) if hard and rng.random() < 0.35 else None
-    image = degrade(_compose(mask, others, rng, hard), rng, hard)
+    image = degrade(_compose(settings, mask, others, rng), rng, hard)
     if contrast(image, mask) < MIN_CONTRAST:
         return None
     return image, quads, text, font
 
 
 def contrast(image: np.ndarray, mask: np.ndarray) -> float:
-    """Mean luma distance between ink and the rim around it, in the final pixels, 0..255."""
+    """Mean luma distance between ink and the rim around it, less half the rim's spread, in the final pixels, 0..255."""
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     ink = (mask > 150).astype(np.uint8)
     rim = cv2.dilate((mask > 40).astype(np.uint8), np.ones((7, 7), np.uint8)) - (mask > 40)
-    return abs(cv2.mean(luma, ink)[0] - cv2.mean(luma, rim)[0]) if ink.any() and rim.any() else 0.0
+    if not ink.any() or not rim.any():
+        return 0.0
+    mean, spread = cv2.meanStdDev(luma, mask=rim)
+    return max(0.0, abs(cv2.mean(luma, ink)[0] - float(mean[0, 0])) - 0.5 * float(spread[0, 0]))
 
 
 def _layout(font: Font, text: str, rng: np.random.Generator, hard: bool) -> Layout:
@@ -177,12 +184,19 @@ def _neighbours(
     return cv2.warpPerspective(other.mask, moved, size, flags=cv2.INTER_LINEAR)
 
 
-def _compose(mask: np.ndarray, others: np.ndarray | None, rng: np.random.Generator, hard: bool) -> np.ndarray:
+def _compose(
+    settings: RenderSettings, mask: np.ndarray, others: np.ndarray | None, rng: np.random.Generator
+) -> np.ndarray:
     """The word and its neighbours on a surface, uint8 [H, W, 3]."""
     height, width = mask.shape
-    paper = colour(rng)
+    hard = settings.difficulty == "real"
+    if settings.photographs and rng.random() < PHOTOGRAPHED:
+        image = cut(settings.photographs, height, width, rng)
+        paper = image.mean((0, 1))
+    else:
+        paper = colour(rng)
+        image = background(height, width, paper, rng, hard)
     ink = ink_against(paper, rng.uniform(18, 110) if hard else 90, rng)
-    image = background(height, width, paper, rng, hard)
     if others is not None:
         _paint(image, others, ink if rng.random() < 0.8 else ink_against(paper, 40, rng))
     effect = rng.random() if hard else rng.uniform(0.3, 1)
