@@ -35,16 +35,16 @@ class ChannelGroupNorm(keras.layers.Layer):
         """Normalises [B, h, w, c]."""
         channels = x.shape[-1]
         groups = max(1, channels // GROUP_CHANNELS)
+        grouped = (groups, channels // groups)
         wide = ops.cast(x, "float32")
-        mean = ops.mean(wide, axis=(1, 2))
-        square = ops.mean(ops.square(wide), axis=(1, 2))
         mean, square = (
-            ops.repeat(ops.mean(ops.reshape(s, (-1, groups, channels // groups)), -1), channels // groups, -1)
-            for s in (mean, square)
+            ops.mean(ops.reshape(ops.mean(s, axis=(1, 2)), (-1, *grouped)), -1, keepdims=True)
+            for s in (wide, ops.square(wide))
         )
-        gain = ops.rsqrt(ops.maximum(square - ops.square(mean), 0.0) + 1e-5) * ops.cast(self.scale, "float32")
-        shift = ops.cast(self.offset, "float32") - mean * gain
-        gain, shift = (ops.cast(v, x.dtype)[:, None, None, :] for v in (gain, shift))
+        gain = ops.rsqrt(ops.maximum(square - ops.square(mean), 0.0) + 1e-5)
+        gain = gain * ops.reshape(ops.cast(self.scale, "float32"), grouped)  # [B, groups, c / groups]
+        shift = ops.reshape(ops.cast(self.offset, "float32"), grouped) - mean * gain
+        gain, shift = (ops.cast(ops.reshape(v, (-1, 1, 1, channels)), x.dtype) for v in (gain, shift))
         return x * gain + shift
 
 
@@ -117,7 +117,8 @@ def attend(x: keras.KerasTensor, blocks: int, name: str) -> keras.KerasTensor:
         y = _attention(y, f"{name}{i}")
         cells = keras.layers.Add(name=f"{name}{i}_add")([cells, y])
         y = keras.layers.LayerNormalization(epsilon=1e-5, name=f"{name}{i}_mix_norm")(cells)
-        y = keras.layers.Dense(2 * channels, "gelu", name=f"{name}{i}_widen")(y)
+        y = keras.layers.Dense(2 * channels, name=f"{name}{i}_widen")(y)
+        y = ops.gelu(y, approximate=True)  # by tanh: ONNX has no erfc, and LiteRT no erf
         y = keras.layers.Dense(channels, kernel_initializer="zeros", name=f"{name}{i}_narrow")(y)
         cells = keras.layers.Add(name=f"{name}{i}_mix_add")([cells, y])
     return keras.layers.Reshape((rows, columns, channels), name=f"{name}_map")(cells)
