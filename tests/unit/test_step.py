@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,6 +16,7 @@ from textscanner.config import override
 from textscanner.images import decode
 from textscanner.model import build_model
 from textscanner.model.assembly import forward
+from textscanner.model.layers import ChannelGroupNorm
 from textscanner.presets import preset
 from textscanner.reader import Reader
 from textscanner.step import STEP_METRICS, create_state, make_train_step
@@ -39,6 +41,16 @@ def test_features_reach_every_cell():
     for maps in forward(model, tf.constant(images), training=False):
         spread = np.asarray(maps).std(0)
         assert (spread > 1e-6).all()
+
+
+def test_group_norm_is_the_one_of_keras():
+    x = np.random.default_rng(0).normal(3.0, 2.0, (3, 1, 5, 24)).astype(np.float32)
+    ours, theirs = ChannelGroupNorm(), keras.layers.GroupNormalization(groups=3, epsilon=1e-5)
+    ours.build(x.shape)
+    theirs.build(x.shape)
+    for layer in (ours, theirs):
+        layer.set_weights([np.linspace(0.5, 2, 24), np.linspace(-1, 1, 24)])
+    np.testing.assert_allclose(ours(x), theirs(x), atol=1e-4)
 
 
 def test_same_seed_same_weights():
