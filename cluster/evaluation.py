@@ -179,7 +179,7 @@ def evaluate(subject: Subject, source: str, split: str | None = None, num_worker
         subject = dataclasses.replace(subject, name=absolute_uri(subject.name))
     if num_workers:
         return _evaluate_on_ray(subject, source, num_workers)
-    recognizer = subject.open()
+    recognizer = _opened(subject)
     records, count = records_of(source, split)
     with tqdm.tqdm(total=count, unit="image", desc=f"{subject.name[-24:]} {source[-24:]}") as bar:
         return score_records(recognizer, _told(records, bar), subject.lexicon)
@@ -219,5 +219,5 @@ def _score_group(subject: Subject, source: str, row: dict[str, Any]) -> dict[str
 
 @functools.lru_cache(maxsize=1)
 def _opened(subject: Subject) -> Recognizer:
-    """Loaded once per worker process: Ray runs later tasks in the same ones."""
+    """Loaded once per process and run of data sets: Ray runs later tasks in the same workers."""
     return subject.open()

@@ -78,6 +78,8 @@ class _Tesseract:
         self._tesseract = pytesseract
 
     def read(self, images: Sequence[np.ndarray]) -> list[Reading]:
+        if not images:
+            return []
         with tempfile.TemporaryDirectory() as folder:
             names = []
             for i, image in enumerate(images):
