@@ -78,10 +78,12 @@ def augment(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """A random variant of a word image, uint8, and its quads float32 [n, 4, 2] moved along (None stays None).
 
-    Geometry first (a crop margin that cuts or pads a little, a small rotation and shear), then colour inversion,
-    brightness and contrast, a colour cast, low resolution, blur or sharpening, noise, compression; each with its own
-    probability. The operations are those of PARSeq's and docTR's recipes.
+    Geometry first (letters wider or narrower, a crop margin that cuts or pads a little, a small rotation and shear),
+    then colour inversion, brightness and contrast, a colour cast, low resolution, blur or sharpening, noise,
+    compression; each with its own probability. The operations are those of PARSeq's and docTR's recipes.
     """
+    if rng.random() < 0.5:
+        image, quads = _stretch(image, quads, rng)
     if rng.random() < 0.5:
         image, quads = _warp(image, quads, rng)
     if rng.random() < 0.3:
@@ -98,6 +100,15 @@ def augment(
     if rng.random() < 0.1:
         image = _compress(image, int(rng.integers(15, 60)))
     return np.ascontiguousarray(image), quads
+
+
+def _stretch(
+    image: np.ndarray, quads: np.ndarray | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray | None]:
+    height, width = image.shape[:2]
+    stretched = max(8, round(width * np.exp(rng.uniform(-0.4, 0.3))))
+    resized = cv2.resize(image, (stretched, height), interpolation=cv2.INTER_AREA)
+    return resized, None if quads is None else quads * np.array([stretched / width, 1.0], np.float32)
 
 
 def _warp(

@@ -131,21 +131,23 @@ def test_fit_says_where_a_pixel_went(resize, width):
 
 def test_augmentation_moves_quads_with_pixels_and_repeats():
     quads = np.array([[[27, 17], [33, 17], [33, 23], [27, 23]]], np.float32)
-    moved = 0
+    moved, widths = 0, set()
     for seed in range(60):
         image = spot(40, 90, 30, 20)
         out, out_quads = augment(image, quads, np.random.default_rng(seed))
         again, _ = augment(image, None, np.random.default_rng(seed))
         np.testing.assert_array_equal(out, again)
-        assert out.shape == image.shape and out.dtype == np.uint8
+        assert out.shape[0] == image.shape[0] and out.dtype == np.uint8
+        widths.add(out.shape[1])
         gray = out.astype(np.float64).sum(2)
         weight = np.abs(gray - np.median(gray))
         weight[weight < 0.6 * weight.max()] = 0
-        ys, xs = np.mgrid[:40, :90]
+        ys, xs = np.mgrid[:40, : out.shape[1]]
         centre = np.array([(weight * xs).sum(), (weight * ys).sum()]) / weight.sum() + 0.5
         np.testing.assert_allclose(centre, out_quads[0].mean(0), atol=2.5)
         moved += not np.array_equal(out_quads, quads)
-    assert 10 < moved < 50
+    assert 20 < moved < 58
+    assert min(widths) < 75 and max(widths) > 105
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff\xe0 half a jpeg"])
