@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import tqdm
 
-from cluster.storage import Location, abort_uploads, absolute_uri, open_uri
+from cluster.storage import SWEEP_NAME, Location, abort_uploads, absolute_uri, open_uri, trials_uri
 from textscanner.layout import STATE_NAME, shipped_weights
 
 MANIFEST_NAME = "manifest.json"
@@ -143,14 +143,20 @@ def retain(run_uri: str, metric: str, keep: int) -> list[int]:
 
 
 def list_checkpoints(run_uri: str) -> list[StoredCheckpoint]:
-    """The complete checkpoints of a run's folder by step.
+    """The complete checkpoints of a run's folder by step; of a sweep's folder, those of all its trials.
 
     Raises:
       ValueError: the folder holds none.
     """
-    found = complete_checkpoints(run_uri)
+    root = open_uri(run_uri)
+    if root.join(SWEEP_NAME).exists():
+        trials = trials_uri(run_uri.rstrip("/"))
+        runs = [f"{trials}/{name}" for name, is_folder in open_uri(trials).names() if is_folder]
+        found = [checkpoint for run in runs for checkpoint in complete_checkpoints(run)]
+    else:
+        found = complete_checkpoints(run_uri)
     if not found:
-        there = ", ".join(name for name, _ in open_uri(run_uri).names()[:8]) or "nothing"
+        there = ", ".join(name for name, _ in root.names()[:8]) or "nothing"
         raise ValueError(f"{run_uri} holds no complete checkpoint; there is {there}. Check the URI and --name")
     return found
 

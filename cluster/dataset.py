@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from cluster.tasks import Guarded, raise_failure
 from textscanner import schema
 from textscanner.config import Config
 from textscanner.images import augment, decode, fit
+from textscanner.metrics import SCORES
 
 Rows = dict[str, np.ndarray]
 
@@ -161,3 +163,15 @@ def evaluation_rows(
     reader = ChunkReader(config, tuple(uris), augment=False)
     for item, rows in zip(items, stream_items(reader, iter(items), config.data.task_cpus), strict=True):
         yield item.dataset, rows
+
+
+def dataset_names(uris: Sequence[str]) -> list[str]:
+    """A short unique name per data set: the last part of its URI, numbered where it repeats."""
+    names = [pathlib.PurePosixPath(uri).name or "set" for uri in uris]
+    return [n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names)]
+
+
+def validation_metrics(uris: Sequence[str]) -> list[str]:
+    """The names of what a validation on these data sets reports; none without a data set."""
+    prefixes = ["val", *(f"val/{name}" for name in dataset_names(uris))] if uris else []
+    return [f"{prefix}/{score}" for prefix in prefixes for score in SCORES]

@@ -15,7 +15,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from cluster.checkpoints import choose, list_checkpoints, local_checkpoint
 from cluster.errors import RunError
 from cluster.logs import load_tensorflow
-from cluster.progress import Board, Display
+from cluster.progress import Board, Display, Listener
 from cluster.session import local_session
 from cluster.shards import read_manifest
 from cluster.storage import RunLayout, absolute_uri, open_uri
@@ -76,8 +76,8 @@ def describe(config: Config) -> list[str]:
     return lines
 
 
-def train_run(config: Config, storage_uri: str, name: str) -> RunResult:
-    """Trains `config` in `storage_uri/name`, resuming what is there.
+def train_run(config: Config, storage_uri: str, name: str, listener: Listener | None = None) -> RunResult:
+    """Trains `config` in `storage_uri/name`, resuming what is there; `listener` is told of progress and checkpoints.
 
     Raises:
       ValueError: the name holds a run of another config, or the data is missing.
@@ -86,15 +86,15 @@ def train_run(config: Config, storage_uri: str, name: str) -> RunResult:
     load_tensorflow()
     from ray.train.tensorflow import TensorflowTrainer  # imports TensorFlow
 
-    config = _with_absolute_uris(config)
+    config = with_absolute_uris(config)
     describe(config)
-    _check_start(config.train.init)
+    check_start(config.train.init)
     layout = RunLayout(absolute_uri(storage_uri), name)
     _claim(layout, config)
     root = open_uri(layout.root)
     # Ray would refuse to go on when a checkpoint of its own list is gone; storage says what there is, and we keep it.
     root.join(RAY_SNAPSHOT_NAME).delete()
-    with local_session(_cpus_wanted(config)):
+    with local_session(cpus_wanted(config)):
         _check_room(config)
         board = Board.remote()  # type: ignore[attr-defined]
         trainer = TensorflowTrainer(
@@ -109,7 +109,7 @@ def train_run(config: Config, storage_uri: str, name: str) -> RunResult:
             ),
         )
         try:
-            with Display(board, config.train.num_steps):
+            with Display(board, config.train.num_steps, listener):
                 trainer.fit()
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
             raise RunError(_reason(error)) from error
@@ -131,30 +131,38 @@ def _scaling(config: Config) -> ScalingConfig:
     return ScalingConfig(num_workers=train.workers, use_gpu=train.gpus_per_worker > 0, resources_per_worker=resources)
 
 
-def _cpus_wanted(config: Config) -> int:
+def cpus_wanted(config: Config) -> int:
     """CPUs of a cluster on one machine. There they are only a count: enough for the workers and two reading tasks."""
     wanted = config.train.workers * config.train.cpus_per_worker + 2 * config.data.task_cpus
     return max(os.cpu_count() or 1, math.ceil(wanted))
 
 
-def _check_room(config: Config) -> None:
+def cpu_shortage(config: Config) -> str:
+    """Why the connected cluster has too few CPUs for the workers and a reading task; empty if it has enough."""
     cpus = ray.cluster_resources().get("CPU", 0.0)
     workers = config.train.workers * config.train.cpus_per_worker
-    if workers + config.data.task_cpus > cpus:
-        raise ValueError(
-            f"train.workers x train.cpus_per_worker is {workers:g}, which leaves no data.task_cpus "
-            f"({config.data.task_cpus:g}) of the cluster's {cpus:g} CPUs for reading: lower one, or add CPU nodes"
-        )
+    if workers + config.data.task_cpus <= cpus:
+        return ""
+    return (
+        f"train.workers x train.cpus_per_worker is {workers:g}, which leaves no data.task_cpus "
+        f"({config.data.task_cpus:g}) of the cluster's {cpus:g} CPUs for reading: lower one, or add CPU nodes"
+    )
 
 
-def _check_start(init: str) -> None:
+def _check_room(config: Config) -> None:
+    if shortage := cpu_shortage(config):
+        raise ValueError(shortage)
+
+
+def check_start(init: str) -> None:
     """Refuses a start that is no checkpoint here, and not on every worker after a minute."""
     if init and not open_uri(local_checkpoint(init)).join(STATE_NAME).exists():
         shipped = ", ".join(shipped_weights()) or "none"
         raise ValueError(f"train.init is {init!r}: there is no checkpoint; weights that the package brings: {shipped}")
 
 
-def _with_absolute_uris(config: Config) -> Config:
+def with_absolute_uris(config: Config) -> Config:
+    """The config with URIs that every process understands: workers run in other folders."""
     data = config.data
     train, val = (tuple(absolute_uri(uri) for uri in uris) for uris in (data.train, data.val))
     init = config.train.init

@@ -13,6 +13,7 @@ _QUIET_ENVIRONMENT = {
     "GLOG_minloglevel": "3",
     "RAY_DEDUP_LOGS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's old output can be switched off, the new one not
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -17,14 +18,18 @@ import tqdm
 POLL_S = 0.5
 LINE_EVERY_S = 30.0  # where the output is a file
 
+Listener = Callable[[dict[str, float], list[dict[str, Any]]], None]
+"""Told the newest progress and the new reports, from a thread of its own."""
+
 
 @ray.remote(num_cpus=0)
 class Board:
-    """Holds the newest progress and the sentences not yet fetched."""
+    """Holds the newest progress, and the sentences and reports not yet fetched."""
 
     def __init__(self) -> None:
         self._progress: dict[str, float] = {}
         self._sentences: list[str] = []
+        self._reports: list[dict[str, Any]] = []
 
     def post(self, progress: dict[str, float]) -> None:
         """Replaces the progress: step, loss, images_per_s, data_wait_share."""
@@ -34,17 +39,23 @@ class Board:
         """Adds a sentence for the driver to print once."""
         self._sentences.append(sentence)
 
-    def take(self) -> tuple[dict[str, float], list[str]]:
-        """The newest progress and the new sentences."""
-        sentences, self._sentences = self._sentences, []
-        return self._progress, sentences
+    def report(self, checkpoint: dict[str, Any]) -> None:
+        """Adds a checkpoint that is whole in storage: its step, its URI and the metrics of its validation."""
+        self._reports.append(checkpoint)
+
+    def take(self) -> tuple[dict[str, float], list[str], list[dict[str, Any]]]:
+        """The newest progress, the new sentences and the new reports."""
+        taken = self._progress, self._sentences, self._reports
+        self._sentences, self._reports = [], []
+        return taken
 
 
 class Display:
     """Prints a board while a run lasts: a context manager on the driver."""
 
-    def __init__(self, board: Any, num_steps: int) -> None:
+    def __init__(self, board: Any, num_steps: int, listener: Listener | None = None) -> None:
         self._board = board
+        self._listener = listener
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm.tqdm(
             total=num_steps, unit="step", file=sys.stderr, disable=not self._terminal, dynamic_ncols=True
@@ -70,9 +81,11 @@ class Display:
 
     def _show(self) -> None:
         try:
-            progress, sentences = ray.get(self._board.take.remote(), timeout=5)
+            progress, sentences, reports = ray.get(self._board.take.remote(), timeout=5)
         except Exception:  # the board is a comfort: without it the run goes on
             return
+        if self._listener:
+            self._listener(progress, reports)
         for sentence in sentences:
             tqdm.tqdm.write(sentence, file=sys.stderr)
         if progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,33 +18,57 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from cluster.s3_settings import passed_on
 
 SCHEDULING_PAUSE_S = 0.02
+NO_PORT = 9  # the discard service's: nothing listens there
+IDLE_WORKERS_KEPT_MS = "60000"  # Ray ends them after a second, and the next reading task pays for a start again
 
 
 @contextmanager
-def local_session(num_cpus: int | None = None) -> Iterator[None]:
+def local_session(num_cpus: int | None = None, state_api: bool = False) -> Iterator[None]:
     """The cluster that this process is connected to or was submitted to; else one on this machine, for the block.
 
     Args:
       num_cpus: CPUs of a cluster of our own; all cores by default.
+      state_api: whether a cluster of our own answers questions about its actors: Ray Train frees what a trial that was
+        stopped held only where it does. It costs a process and a few seconds.
     """
     ours = not ray.is_initialized()
     if ours:
         if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"):
             ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": _for_workers()})
         else:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus or os.cpu_count(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            _start(num_cpus or os.cpu_count() or 1, state_api)
     configure_data()
     try:
         yield
     finally:
         if ours:
             ray.shutdown()
+
+
+def _start(num_cpus: int, state_api: bool) -> None:
+    """A cluster on this machine, for this process and the ones that it starts.
+
+    Ray Train watches over its workers through the State API, and without an address takes that of whatever cluster was
+    started last on the machine, where it does not find its run and removes its workers: two runs on one machine would
+    end each other. So each cluster names its own address, or one where nothing answers.
+    """
+    port = _free_port() if state_api else NO_PORT
+    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", IDLE_WORKERS_KEPT_MS)
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=state_api,
+        dashboard_port=port if state_api else None,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
 
 
 def _for_workers() -> dict[str, str]:

@@ -279,3 +279,48 @@ class RunLayout:
     def config(self) -> str:
         """The config that claimed the folder."""
         return f"{self.root}/config.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepLayout:
+    """Paths of a sweep, `storage_uri/name`: Ray Tune keeps its state in `root`, each trial's run is below `trials`."""
+
+    storage_uri: str
+    name: str
+
+    @property
+    def root(self) -> str:
+        """The sweep's folder."""
+        return RunLayout(self.storage_uri, self.name).root
+
+    @property
+    def marker(self) -> str:
+        """What was asked for; where it stands, there is a sweep."""
+        return f"{self.root}/{SWEEP_NAME}"
+
+    @property
+    def trials(self) -> str:
+        """The folder of the trials' run folders: a `storage_uri` for `train_run`."""
+        return trials_uri(self.root)
+
+    @property
+    def results(self) -> str:
+        """What came out so far: all trials with their curves."""
+        return f"{self.root}/results.json"
+
+    def table(self, suffix: str) -> str:
+        """The table of trials, `csv` or `parquet`."""
+        return f"{self.root}/trials.{suffix}"
+
+    @property
+    def report(self) -> str:
+        """The page that explains the sweep."""
+        return f"{self.root}/report.html"
+
+
+SWEEP_NAME = "sweep.json"
+
+
+def trials_uri(sweep_root: str) -> str:
+    """The folder of a sweep's runs."""
+    return f"{sweep_root}/trials"

@@ -6,9 +6,9 @@ Every rank takes the same steps and reports equally often; rank 0 also writes ch
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
-import pathlib
 import tempfile
 from typing import Any
 
@@ -20,7 +20,7 @@ from ray.train import CheckpointUploadMode
 from ray.train.collective import broadcast_from_rank_zero
 
 from cluster.checkpoints import StoredCheckpoint, local_checkpoint, newest_whole, retain, step_folder, upload, verify
-from cluster.dataset import evaluation_rows, training_plan, worker_batches
+from cluster.dataset import dataset_names, evaluation_rows, training_plan, worker_batches
 from cluster.errors import StorageError
 from cluster.feed import Feed
 from cluster.journal import Journal
@@ -197,6 +197,7 @@ class _Worker:
     def _save(self, step: int, validated: dict[str, float]) -> None:
         """Every rank reports; rank 0's folder is the checkpoint, uploaded while the next steps run."""
         self._saved = dataclasses.replace(self._saved, step=step, metrics=validated)
+        told = {"step": step} | validated
         local = None
         if self._journal:
             folder = tempfile.mkdtemp(prefix="checkpoint-")
@@ -204,15 +205,15 @@ class _Worker:
             self._journal.flush()
             local = ray.train.Checkpoint.from_directory(folder)
         ray.train.report(
-            {"step": step} | validated,
+            told,
             checkpoint=local,
             checkpoint_dir_name=step_folder(step),
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
             delete_local_checkpoint_after_upload=True,
-            checkpoint_upload_fn=self._upload,
+            checkpoint_upload_fn=functools.partial(self._upload, told),
         )
 
-    def _upload(self, local: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+    def _upload(self, told: dict[str, float], local: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
         """In the background: the journal, then the checkpoint, whose manifest makes the step one to go on from.
 
         Ray keeps every checkpoint that it is told of; which ones stay is decided here.
@@ -225,16 +226,11 @@ class _Worker:
             retain(self._run_root, self._config.train.best_metric, self._config.train.keep_checkpoints)
         except StorageError as error:
             self._say(f"old checkpoints stay for now: {error}")
+        ray.get(self._board.report.remote(told | {"checkpoint": place.uri}))
         return ray.train.Checkpoint(path=place.path, filesystem=place.filesystem)
 
     def _say(self, sentence: str) -> None:
         self._board.say.remote(sentence)
-
-
-def dataset_names(uris: tuple[str, ...]) -> list[str]:
-    """A short unique name per data set: the last part of its URI, numbered where it repeats."""
-    names = [pathlib.PurePosixPath(uri).name or "set" for uri in uris]
-    return [n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names)]
 
 
 def _first_words(uris: tuple[str, ...], count: int) -> tuple[list[str], list[np.ndarray]]:

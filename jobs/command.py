@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
+import json
 import sys
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cluster.errors import StorageError
+
+if TYPE_CHECKING:
+    from textscanner.config import Config
+
+NO_INIT = "none"  # --init none: random weights
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -44,3 +51,44 @@ def user_mistakes(main: Main) -> Main:
             return 130
 
     return wrapped
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """What defines a run and a trial alike."""
+    parser.add_argument("preset", metavar="PRESET", help="paper, small or tiny (textscanner/presets.py)")
+    parser.add_argument("--train", nargs="+", required=True, metavar="URI", help="prepared data sets to train on")
+    parser.add_argument("--val", nargs="+", default=[], metavar="URI", help="prepared data sets to validate on")
+    parser.add_argument("--storage", required=True, metavar="URI", help="where runs are kept")
+    parser.add_argument("--name", required=True, metavar="NAME", help="the run's folder in --storage")
+    parser.add_argument(
+        "--init",
+        metavar="URI",
+        help="start with the weights of this checkpoint, or of a name that the package brings, or none for random "
+        "ones; if not given, the package's weights of the preset's name if there are any: small",
+    )
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="section.key=value")
+    parser.add_argument(
+        "--charset-file", metavar="FILE", help="characters to read; 0-9a-z, case-insensitive, if not given"
+    )
+
+
+def run_config(args: argparse.Namespace, workers: int | None) -> Config:
+    """The config of these arguments.
+
+    Raises:
+      ValueError: a value breaks a rule.
+    """
+    from textscanner.charset import load_charset
+    from textscanner.config import override
+    from textscanner.layout import shipped_weights
+    from textscanner.presets import preset
+
+    config = preset(args.preset)
+    if args.charset_file:
+        config = dataclasses.replace(config, charset=load_charset(args.charset_file))
+    told = [f"data.train={json.dumps(args.train)}", f"data.val={json.dumps(args.val)}"]
+    init = args.init or (args.preset if args.preset in shipped_weights() else NO_INIT)
+    told.append(f"train.init={'' if init == NO_INIT else init}")
+    if workers is not None:
+        told.append(f"train.workers={workers}")
+    return override(config, told + args.set)

@@ -52,16 +52,8 @@ class Calibration:
         correct = np.asarray([total.num_correct for total in totals])
         ties = np.flatnonzero(correct == correct.max())
         t = int(ties[len(ties) // 2])
-        metrics = _named("val", totals[t])
+        metrics = totals[t].named("val")
         for name, row in zip(names, self._counts, strict=True):
-            metrics |= _named(f"val/{name}", row[t])
+            metrics |= row[t].named(f"val/{name}")
         return float(THRESHOLDS[t]), metrics
 
-
-def _named(prefix: str, counts: WordCounts) -> dict[str, float]:
-    return {
-        f"{prefix}/word_accuracy": counts.word_accuracy,
-        f"{prefix}/one_minus_ned": counts.one_minus_ned,
-        f"{prefix}/char_accuracy": counts.char_accuracy,
-        f"{prefix}/length_accuracy": counts.length_accuracy,
-    }

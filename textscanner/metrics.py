@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+SCORES = ("word_accuracy", "one_minus_ned", "char_accuracy", "length_accuracy")
+
 _DROPPED = re.compile("[^0-9a-z]")
 
 
@@ -78,6 +80,10 @@ class WordCounts:
     def length_accuracy(self) -> float:
         """Share of words read with the right number of characters, 0..1."""
         return self.num_length_correct / max(self.num_words, 1)
+
+    def named(self, prefix: str) -> dict[str, float]:
+        """The scores as `prefix/score`."""
+        return {f"{prefix}/{score}": getattr(self, score) for score in SCORES}
 
 
 def _score(truth: str, reading: str) -> np.ndarray:

@@ -1,0 +1,145 @@
+"""One trial of a sweep: a sample of the space becomes a config, and `train_run` trains it like any other run.
+
+The run's folder is the trial's memory. A trial that is started again (a lost node, a killed driver, a retry) tells Tune
+what its folder holds already and goes on from its last checkpoint. What Tune sees as a trial's checkpoint is a pointer
+to one in storage: a paused trial finds its own again, and population based training starts a trial from another's.
+
+`train_run` works in a thread of its own, so that a run which no longer moves can be given up: its trial fails with a
+sentence, its processes end with the trial's, and the sweep goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import queue
+import tempfile
+import threading
+import time
+from typing import Any
+
+from ray import tune
+
+from cluster.checkpoints import MANIFEST_NAME, complete_checkpoints, step_folder
+from cluster.errors import RunError
+from cluster.launch import RunResult, train_run
+from cluster.space import Sample, Space
+from cluster.storage import open_uri
+from textscanner.config import Config
+
+POINTER_NAME = "pointer.json"
+POLL_S = 1.0
+
+Report = dict[str, Any]
+"""A checkpoint in storage: `step`, `checkpoint` (its URI) and the metrics of its validation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialSettings:
+    """What all trials of a sweep share.
+
+    Attributes:
+      config: the config that samples change, as a dict.
+      space: what is sampled.
+      trials_uri: where the trials' run folders are.
+      stall_s: how long a run may take no step before it is given up.
+    """
+
+    config: dict[str, Any]
+    space: Space
+    trials_uri: str
+    stall_s: float
+
+
+def run_trial(sample: Sample, settings: TrialSettings) -> None:
+    """Tune's trainable: trains a sample's config and reports every checkpoint.
+
+    Raises:
+      RunError: the run failed, or took no step for `stall_s`.
+    """
+    config = settings.space.apply(Config.from_dict(settings.config), sample)
+    name = _enter(settings.trials_uri, tune.get_context().get_trial_id())
+    known = complete_checkpoints(f"{settings.trials_uri}/{name}")
+    for checkpoint in known:
+        if checkpoint.metrics:
+            _tell({"step": checkpoint.step, "checkpoint": checkpoint.uri} | checkpoint.metrics)
+    run = _Run(config, settings.trials_uri, name)
+    for report in run.reports(settings.stall_s):
+        _tell(report)
+
+
+def _tell(report: Report) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (pathlib.Path(folder) / POINTER_NAME).write_text(json.dumps(report))
+        tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def _enter(trials_uri: str, trial: str) -> str:
+    """The name of the run's folder; one that starts from another trial's checkpoint is given a copy of it."""
+    given = tune.get_checkpoint()
+    if given is None:
+        return trial
+    with given.as_directory() as folder:
+        pointer = json.loads((pathlib.Path(folder) / POINTER_NAME).read_text())
+    donor, _, _ = pointer["checkpoint"].rpartition("/")
+    donor_name = donor.rpartition("/")[2]
+    if donor_name.partition("-")[0] == trial:
+        return donor_name
+    name = f"{trial}-from-{donor_name.partition('-')[0]}-{pointer['step']}"
+    _copy(donor, int(pointer["step"]), f"{trials_uri}/{name}")
+    return name
+
+
+def _copy(run: str, step: int, target: str) -> None:
+    """Copies the checkpoint of a step, or the run's newest where that one is gone; its manifest last."""
+    if complete_checkpoints(target):
+        return
+    found = {checkpoint.step: checkpoint for checkpoint in complete_checkpoints(run)}
+    if not found:
+        raise RunError(f"{run} holds no complete checkpoint to start from")
+    checkpoint = found.get(step, found[max(found)])
+    source, copy = open_uri(checkpoint.uri), open_uri(f"{target}/{step_folder(checkpoint.step)}")
+    for name in (*(file.name for file in checkpoint.files), MANIFEST_NAME):
+        copy.join(name).write_bytes(source.join(name).read_bytes())
+
+
+class _Run:
+    """`train_run` in a thread: its reports as they come, its failure, or that it stands still."""
+
+    def __init__(self, config: Config, trials_uri: str, name: str) -> None:
+        self._told: queue.Queue[Report] = queue.Queue()
+        self._result: RunResult | BaseException | None = None
+        self._progress: dict[str, float] = {}
+        self._moved_s = time.monotonic()
+        self._thread = threading.Thread(target=self._train, args=(config, trials_uri, name), daemon=True)
+        self._thread.start()
+
+    def reports(self, stall_s: float) -> Any:
+        """The run's reports until it ends.
+
+        Raises:
+          RunError: it failed, or took no step for `stall_s`.
+        """
+        while self._thread.is_alive() or not self._told.empty():
+            try:
+                yield self._told.get(timeout=POLL_S)
+            except queue.Empty:
+                if time.monotonic() - self._moved_s > stall_s:
+                    step = int(self._progress.get("step", 0))
+                    raise RunError(f"no step for {stall_s:.0f} s after step {step}: given up") from None
+        if isinstance(self._result, BaseException):
+            raise RunError(str(self._result)) from None
+
+    def _train(self, config: Config, trials_uri: str, name: str) -> None:
+        try:
+            self._result = train_run(config, trials_uri, name, self._listen)
+        except BaseException as error:  # it belongs to the thread that waits
+            self._result = error
+
+    def _listen(self, progress: dict[str, float], reports: list[Report]) -> None:
+        if progress != self._progress or reports:
+            self._progress, self._moved_s = progress, time.monotonic()
+        for report in reports:
+            if len(report) > 2:  # a step without a validation teaches a sweep nothing
+                self._told.put(report)

@@ -1,0 +1,379 @@
+"""`run_sweep`: Ray Tune over `train_run`, from a checked space to a winner that can be pulled.
+
+Each trial is a distributed run in a folder of its own below the sweep's (`cluster/trial.py`). Tune keeps its own state
+in the sweep's folder, after every report; the same call goes on from it, whatever ended the last one. How many trials
+run at once follows from what one needs and what the cluster has: trials that wait for each other's CPUs half started
+would wait for ever.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from typing import Any, Literal
+
+import ray
+from ray import tune
+
+from cluster.dataset import validation_metrics
+from cluster.errors import RunError
+from cluster.launch import check_start, describe, with_absolute_uris
+from cluster.session import local_session
+from cluster.space import Sample, Space, Value, check_space
+from cluster.storage import SweepLayout, absolute_uri, open_uri
+from cluster.sweep_results import SweepResults, TrialRecord, load_results
+from cluster.sweep_watch import Budget, SweepWatch
+from cluster.trial import TrialSettings, run_trial
+from textscanner.config import Config, difference
+
+SCHEDULERS = ("asha", "hyperband", "pbt", "median", "fifo")
+SEARCHES = ("random", "tpe", "qmc")
+REDUCTION = 3  # ASHA and hyperband: the best third goes on
+# Without a GPU, cores of one machine are only a count; a trial's own process waits nearly all the time.
+TRIAL_CPUS = 0.01
+# Population based training changes a running trial: only what does not shape the network.
+CHANGEABLE_SECTIONS = ("optimizer", "losses", "data")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What is asked for.
+
+    Attributes:
+      config: what trials start from; `train.num_steps` is the longest trial, `train.validate_every` the shortest.
+      num_trials: samples.
+      scheduler: `asha` stops the worst two thirds early, at validate_every x 3^k steps; `hyperband` and `median` stop
+        otherwise; `pbt` lets bad trials go on from good ones' checkpoints; `fifo` runs all to the end.
+      search: `random`, Optuna's `tpe` (learns from finished trials) or `qmc` (evenly spread).
+      budget_s: the sweep ends after so long; None for when its trials are done.
+      retries: how often a trial that failed is tried again.
+      stall_s: a trial that takes no step for so long has failed.
+      warm_start: URI of an earlier sweep whose trials `tpe` learns from first; empty for none.
+    """
+
+    config: Config
+    space: Space
+    storage_uri: str
+    name: str
+    num_trials: int
+    scheduler: Literal["asha", "hyperband", "pbt", "median", "fifo"] = "asha"
+    search: Literal["random", "tpe", "qmc"] = "random"
+    metric: str = "val/word_accuracy"
+    mode: Literal["max", "min"] = "max"
+    budget_s: float | None = None
+    seed: int = 0
+    retries: int = 1
+    stall_s: float = 600.0
+    warm_start: str = ""
+
+    def __post_init__(self) -> None:
+        checks = (
+            (self.num_trials >= 1, "--trials", self.num_trials, "must be at least 1"),
+            (self.scheduler in SCHEDULERS, "--scheduler", self.scheduler, f"one of {', '.join(SCHEDULERS)}"),
+            (self.search in SEARCHES, "--search", self.search, f"one of {', '.join(SEARCHES)}"),
+            (self.mode in ("max", "min"), "--mode", self.mode, "max or min"),
+            (self.budget_s is None or self.budget_s > 0, "--budget", self.budget_s, "must be positive"),
+            (self.retries >= 0, "--retries", self.retries, "must not be negative"),
+            (self.stall_s > 0, "--stall", self.stall_s, "must be positive"),
+        )
+        for holds, name, value, rule in checks:
+            if not holds:
+                raise ValueError(f"{name} is {value!r}: {rule}")
+        known = validation_metrics(self.config.data.val)
+        if self.metric not in known:
+            why = f"there are {', '.join(known)}" if known else "no --val is given, so nothing is validated"
+            raise ValueError(f"--metric is {self.metric!r}: no trial would report it; {why}")
+        if self.scheduler == "pbt":
+            shaping = [key for key in self.space.domains if key.partition(".")[0] not in CHANGEABLE_SECTIONS]
+            if shaping:
+                raise ValueError(
+                    f"--scheduler pbt cannot vary {', '.join(shaping)}: it changes trials as they run; "
+                    f"vary keys of {', '.join(CHANGEABLE_SECTIONS)}, or take asha"
+                )
+        if self.warm_start and self.search != "tpe":
+            raise ValueError(f"--warm-start needs --search tpe: {self.search} learns nothing from other trials")
+        check_space(self.space, self.config)
+
+    @property
+    def layout(self) -> SweepLayout:
+        """Where everything is."""
+        return SweepLayout(absolute_uri(self.storage_uri), self.name)
+
+    def describe(self) -> list[str]:
+        """The sweep's arithmetic, a line each."""
+        train = self.config.train
+        keys = ", ".join(self.space.domains)
+        lines = [
+            f"sweep   {self.num_trials} trials of {train.workers} workers, {self.search} search over {keys}",
+            f"        {train.validate_every} to {train.num_steps} steps by {self.scheduler}; {self.mode} {self.metric}",
+        ]
+        if self.budget_s:
+            lines.append(f"        at most {self.budget_s / 60:.0f} minutes")
+        return lines
+
+    @property
+    def trial_config(self) -> Config:
+        """What samples change: every validation is saved, so that each result has its checkpoint."""
+        train = self.config.train
+        keep = train.keep_checkpoints if self.mode == "max" else train.num_steps  # `retain` takes most for best
+        changed = dataclasses.replace(
+            train, checkpoint_every=train.validate_every, best_metric=self.metric, keep_checkpoints=keep
+        )
+        return with_absolute_uris(dataclasses.replace(self.config, train=changed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Winner:
+    """A sweep's best trial.
+
+    Attributes:
+      sample: its values.
+      config: its whole config.
+    """
+
+    trial: str
+    value: float
+    step: int
+    checkpoint: str
+    sample: Sample
+    config: Config
+
+
+def run_sweep(sweep: Sweep) -> SweepResults:
+    """Runs a sweep, or goes on with it.
+
+    Raises:
+      ValueError: the folder holds another sweep, the data is missing, or no trial fits the cluster.
+      RunError: no trial gave a result.
+    """
+    config, layout = sweep.trial_config, sweep.layout
+    describe(config)
+    check_start(config.train.init)
+    with local_session(_cpus_wanted(config), state_api=True):
+        concurrent = trials_at_once(config, ray.cluster_resources())
+        _claim(sweep)
+        tuner = _tuner(sweep, config, concurrent)
+        tuner.fit()
+    results = load_results(layout)
+    if results is None or not results.ranked():
+        told = {record.error for record in results.trials if record.error} if results else set()
+        raise RunError(f"no trial gave a result: {'; '.join(sorted(told)) or 'none was validated'}")
+    return results
+
+
+def winner(sweep: Sweep, results: SweepResults) -> Winner:
+    """The best trial by the sweep's metric, and the checkpoint in storage that has it."""
+    record = results.ranked()[0]
+    best = record.best(sweep.mode)
+    assert best is not None
+    config = sweep.space.apply(sweep.trial_config, record.sample)
+    return Winner(record.trial, best.value, best.step, best.checkpoint, record.sample, config)
+
+
+def trials_at_once(config: Config, resources: dict[str, float]) -> int:
+    """How many trials the cluster runs at the same time.
+
+    Raises:
+      ValueError: not even one fits.
+    """
+    train = config.train
+    needs = {"CPU": train.workers * train.cpus_per_worker + config.data.task_cpus + TRIAL_CPUS}
+    if train.gpus_per_worker:
+        needs["GPU"] = float(train.workers * train.gpus_per_worker)
+    fits = {name: math.floor(resources.get(name, 0.0) / need + 1e-9) for name, need in needs.items()}
+    if min(fits.values()) < 1:
+        short = min(fits, key=lambda name: fits[name])
+        raise ValueError(
+            f"no trial fits: {train.workers} workers x {train.cpus_per_worker:g} CPU and {train.gpus_per_worker} GPU, "
+            f"and {config.data.task_cpus:g} CPU to read, make {needs[short]:g} {short}; the cluster has "
+            f"{resources.get(short, 0.0):g}. Lower --workers-per-trial or train.cpus_per_worker, or add nodes"
+        )
+    return min(fits.values())
+
+
+def _cpus_wanted(config: Config) -> int:
+    """CPUs of a cluster on one machine: its cores, and at least one trial."""
+    need = config.train.workers * config.train.cpus_per_worker + config.data.task_cpus + TRIAL_CPUS
+    return max(os.cpu_count() or 1, math.ceil(need))
+
+
+def _claim(sweep: Sweep) -> None:
+    """Writes down what a new sweep is; refuses a folder that holds another."""
+    told = {
+        "config": sweep.trial_config.to_dict(),
+        "space": {key: dataclasses.asdict(domain) for key, domain in sweep.space.domains.items()},
+        "num_trials": sweep.num_trials,
+        "scheduler": sweep.scheduler,
+        "search": sweep.search,
+        "metric": sweep.metric,
+        "mode": sweep.mode,
+        "seed": sweep.seed,
+    }
+    place = open_uri(sweep.layout.marker)
+    if place.write_new(json.dumps(told, indent=2).encode()):
+        return
+    there = json.loads(place.read_bytes())
+    wanted = json.loads(json.dumps(told))
+    changed = [key for key in wanted if key != "config" and there.get(key) != wanted[key]]
+    changed += difference(Config.from_dict(there["config"]), sweep.trial_config)
+    if changed:
+        raise ValueError(
+            f"{sweep.layout.root} holds another sweep; give another --name, or the old values. Changed:\n  "
+            + "\n  ".join(changed)
+        )
+
+
+def _tuner(sweep: Sweep, config: Config, concurrent: int) -> tune.Tuner:
+    layout = sweep.layout
+    settings = TrialSettings(config.to_dict(), sweep.space, layout.trials, sweep.stall_s)
+    trainable = tune.with_resources(tune.with_parameters(run_trial, settings=settings), {"CPU": TRIAL_CPUS})
+    root = open_uri(layout.root)
+    if tune.Tuner.can_restore(root.path, storage_filesystem=root.filesystem):
+        return tune.Tuner.restore(
+            root.path,
+            trainable,
+            storage_filesystem=root.filesystem,
+            resume_unfinished=True,
+            param_space=_domains(sweep),
+        )
+    stop = Budget(layout, sweep.budget_s) if sweep.budget_s else None
+    watch = SweepWatch(
+        layout, sweep.space, sweep.metric, sweep.mode, sweep.num_trials, config.train.num_steps, sweep.budget_s
+    )
+    return tune.Tuner(
+        trainable,
+        param_space=_domains(sweep) if sweep.search == "random" else {},
+        tune_config=tune.TuneConfig(
+            metric=sweep.metric,
+            mode=sweep.mode,
+            num_samples=sweep.num_trials,
+            max_concurrent_trials=concurrent,
+            scheduler=_scheduler(sweep),
+            search_alg=_searcher(sweep, concurrent),
+            trial_dirname_creator=_tune_folder,
+        ),
+        run_config=tune.RunConfig(
+            name=sweep.name,
+            storage_path=open_uri(layout.storage_uri).path,
+            storage_filesystem=root.filesystem,
+            failure_config=tune.FailureConfig(max_failures=sweep.retries),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),  # pointers; each one makes Tune save its state
+            callbacks=[watch],
+            stop=stop,
+            verbose=0,
+        ),
+    )
+
+
+def _tune_folder(trial: Any) -> str:
+    """Where Tune keeps a trial's pointers and TensorBoard's HParams; its default name holds all values."""
+    return f"tune_{trial.trial_id}"
+
+
+def _domains(sweep: Sweep) -> dict[str, Any]:
+    """The space in Ray Tune's words."""
+    made = {
+        "uniform": lambda values: tune.uniform(*values),
+        "loguniform": lambda values: tune.loguniform(*values),
+        "randint": lambda values: tune.randint(values[0], values[1] + 1),
+        "choice": lambda values: tune.choice(list(values)),
+    }
+    return {key: made[domain.kind](domain.values) for key, domain in sweep.space.domains.items()}
+
+
+def _scheduler(sweep: Sweep) -> Any:
+    from ray.tune import schedulers
+
+    steps, shortest = sweep.config.train.num_steps, sweep.config.train.validate_every
+    if sweep.scheduler == "asha":
+        return schedulers.ASHAScheduler(
+            time_attr="step", max_t=steps, grace_period=shortest, reduction_factor=REDUCTION
+        )
+    if sweep.scheduler == "hyperband":
+        return schedulers.HyperBandScheduler(time_attr="step", max_t=steps, reduction_factor=REDUCTION)
+    if sweep.scheduler == "median":
+        return schedulers.MedianStoppingRule(time_attr="step", grace_period=shortest, min_samples_required=2)
+    if sweep.scheduler == "pbt":
+        return schedulers.PopulationBasedTraining(
+            time_attr="step",
+            perturbation_interval=shortest,
+            hyperparam_mutations=_domains(sweep),
+            synch=False,
+        )
+    return schedulers.FIFOScheduler()
+
+
+def _searcher(sweep: Sweep, concurrent: int) -> Any:
+    if sweep.search == "random":
+        from ray.tune.search.basic_variant import BasicVariantGenerator
+
+        return BasicVariantGenerator(random_state=sweep.seed, max_concurrent=concurrent)
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    samplers = {
+        "tpe": lambda: optuna.samplers.TPESampler(seed=sweep.seed, multivariate=True, constant_liar=True),
+        "qmc": lambda: optuna.samplers.QMCSampler(seed=sweep.seed, warn_independent_sampling=False),
+    }
+    points, rewards = _earlier(sweep)
+    return OptunaSearch(
+        space=distributions(sweep.space),
+        metric=sweep.metric,
+        mode=sweep.mode,
+        sampler=samplers[sweep.search](),
+        points_to_evaluate=points or None,
+        evaluated_rewards=rewards or None,
+    )
+
+
+def distributions(space: Space) -> dict[str, Any]:
+    """The space in Optuna's words."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    found: dict[str, Any] = {}
+    for key, domain in space.domains.items():
+        if domain.kind == "choice":
+            found[key] = CategoricalDistribution(list(domain.values))
+        elif domain.kind == "randint":
+            low, high = domain.bounds
+            found[key] = IntDistribution(int(low), int(high))
+        else:
+            found[key] = FloatDistribution(*domain.bounds, log=domain.kind == "loguniform")
+    return found
+
+
+def _earlier(sweep: Sweep) -> tuple[list[Sample], list[float]]:
+    """Samples and results of the earlier sweep, as far as they lie in this one's space."""
+    if not sweep.warm_start:
+        return [], []
+    storage, _, name = absolute_uri(sweep.warm_start).rstrip("/").rpartition("/")
+    results = load_results(SweepLayout(storage, name))
+    if results is None or not results.ranked():
+        raise ValueError(f"--warm-start is {sweep.warm_start!r}: there is no sweep with results")
+    if results.metric != sweep.metric:
+        raise ValueError(f"--warm-start is {sweep.warm_start!r}: it measured {results.metric}, not {sweep.metric}")
+    usable = [(record, sample) for record in results.ranked() if (sample := _within(sweep, record))]
+    if not usable:
+        raise ValueError(f"--warm-start is {sweep.warm_start!r}: none of its trials lies in this space")
+    values = [point.value for record, _ in usable if (point := record.best(sweep.mode))]
+    return [sample for _, sample in usable], values
+
+
+def _within(sweep: Sweep, record: TrialRecord) -> Sample | None:
+    sample: dict[str, Value] = {}
+    for key, domain in sweep.space.domains.items():
+        value = record.sample.get(key)
+        if value is None:
+            return None
+        if domain.kind == "choice":
+            inside = value in domain.values
+        else:
+            low, high = domain.bounds
+            inside = low <= float(value) <= high
+        if not inside:
+            return None
+        sample[key] = value
+    return sample

@@ -1,0 +1,120 @@
+"""A sweep before and after its trials: what is refused, what is kept, what is told."""
+
+import csv
+import io
+
+import pyarrow.parquet
+import pytest
+
+from cluster.space import Domain, Space
+from cluster.storage import SweepLayout, open_uri
+from cluster.sweep_report import importances, page, write_report
+from cluster.sweep_results import Point, SweepResults, TrialRecord, load_results
+from cluster.tuning import Sweep, trials_at_once, winner
+from textscanner.config import override
+from textscanner.presets import preset
+
+SPACE = Space(
+    {"optimizer.learning_rate": Domain("loguniform", (1e-4, 1e-1)), "losses.order_weight": Domain("uniform", (0, 9))}
+)
+
+
+def sweep(tmp_path, *more, **changed) -> Sweep:
+    config = override(preset("tiny"), ['data.train=["a"]', 'data.val=["b"]', *more])
+    given = {"config": config, "space": SPACE, "storage_uri": str(tmp_path), "name": "s", "num_trials": 4}
+    return Sweep(**(given | changed))
+
+
+def results() -> SweepResults:
+    """Trial 2 is the best; the learning rate decides, the order's weight does not."""
+    found = SweepResults("val/word_accuracy", "max", elapsed_s=90.0)
+    for i, rate in enumerate([1e-4, 1e-3, 1e-2, 3e-4, 5e-3, 2e-4, 7e-3, 1.5e-4]):
+        record = TrialRecord(f"t{i}", {"optimizer.learning_rate": rate, "losses.order_weight": (i * 3) % 8})
+        for step in (20, 40):
+            record.add(Point(step, rate * step, 2.0 * step, f"runs/t{i}/step_{step:08d}"))
+        record.state = "finished" if i == 2 else "stopped"
+        found.trials.append(record)
+    found.trials.append(TrialRecord("t8", {"optimizer.learning_rate": 1.0}, "failed", error="not finite", failures=2))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"num_trials": 0}, "--trials is 0"),
+        ({"scheduler": "best"}, "one of asha, hyperband, pbt, median, fifo"),
+        ({"search": "gut"}, "one of random, tpe, qmc"),
+        ({"metric": "val/wrong"}, "no trial would report it; there are val/word_accuracy"),
+        ({"warm_start": "x"}, "--warm-start needs --search tpe"),
+        ({"stall_s": 0}, "--stall is 0"),
+    ],
+)
+def test_what_cannot_work_is_refused_when_it_is_said(tmp_path, changed, complaint):
+    with pytest.raises(ValueError) as raised:
+        sweep(tmp_path, **changed)
+    assert complaint in str(raised.value)
+
+
+def test_a_metric_needs_a_validation_set_and_pbt_leaves_the_network_alone(tmp_path):
+    with pytest.raises(ValueError, match="no --val is given"):
+        sweep(tmp_path, "data.val=[]")
+    shape = Space({"model.gru_units": Domain("choice", (0, 16))})
+    with pytest.raises(ValueError, match=r"pbt cannot vary model\.gru_units"):
+        sweep(tmp_path, space=shape, scheduler="pbt")
+    assert sweep(tmp_path, space=shape).space is shape
+
+
+def test_trials_are_packed_by_what_they_need(tmp_path):
+    config = sweep(tmp_path, "train.workers=2").config  # 2 x 0.5 CPU and 0.5 to read, and a little for the trial
+    assert trials_at_once(config, {"CPU": 1.6}) == 1
+    assert trials_at_once(config, {"CPU": 16.0}) == 10
+    with pytest.raises(ValueError, match=r"no trial fits: 2 workers x 0.5 CPU .* make 1.51 CPU; the cluster has 1.5"):
+        trials_at_once(config, {"CPU": 1.5})
+    gpus = override(config, ["train.gpus_per_worker=1"])
+    assert trials_at_once(gpus, {"CPU": 64.0, "GPU": 5.0}) == 2
+    with pytest.raises(ValueError, match=r"make 2 GPU; the cluster has 1"):
+        trials_at_once(gpus, {"CPU": 64.0, "GPU": 1.0})
+
+
+def test_every_result_has_its_checkpoint(tmp_path):
+    train = sweep(tmp_path, "train.validate_every=10", "train.checkpoint_every=40").trial_config.train
+    assert train.checkpoint_every == 10 and train.best_metric == "val/word_accuracy"
+
+
+def test_results_come_back_from_storage_and_as_tables(tmp_path):
+    layout, found = SweepLayout(str(tmp_path), "s"), results()
+    assert load_results(layout) is None
+    found.save(layout)
+    assert load_results(layout) == found
+    rows = list(csv.DictReader(io.StringIO(open_uri(layout.table("csv")).read_bytes().decode())))
+    assert [row["trial"] for row in rows][:2] == ["t2", "t6"] and rows[-1]["error"] == "not finite"
+    assert rows[0]["checkpoint"] == "runs/t2/step_00000040" and float(rows[0]["val/word_accuracy"]) == pytest.approx(
+        0.4
+    )
+    table = pyarrow.parquet.read_table(tmp_path / "s" / "trials.parquet")
+    assert table.column("trial").to_pylist() == [row["trial"] for row in rows]
+
+
+def test_a_validation_that_is_reported_again_counts_once():
+    record = results().trials[0]
+    before = list(record.points)
+    record.add(before[0])
+    assert record.points == before
+
+
+def test_the_report_names_the_winner_and_what_mattered(tmp_path):
+    asked, found = sweep(tmp_path), results()
+    best = winner(asked, found)
+    assert (best.trial, best.step, best.config.optimizer.learning_rate) == ("t2", 40, 0.01)
+    shares = importances(asked, found)
+    assert next(iter(shares)) == "optimizer.learning_rate" and sum(shares.values()) == pytest.approx(1)
+    told = page(asked, found, best, "python -m jobs.train tiny <now>")
+    assert "python -m jobs.train tiny &lt;now&gt;" in told and "not finite" in told
+    assert told.count("<h2>") == 6
+    assert open_uri(write_report(asked, found, best, "x")).size() > 1_000_000  # it draws without a network
+
+
+def test_few_trials_tell_nothing_about_what_mattered(tmp_path):
+    found = results()
+    found.trials = found.trials[:3]
+    assert importances(sweep(tmp_path), found) == {}
