@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from cluster.storage import open_uri
+from cluster.trackers import Guarded
 from textscanner.pictures import encode_png
 from textscanner.report import draw_report
 
@@ -28,7 +29,8 @@ REPORT_NAME = "report.png"
 class Journal:
     """Scalars and pictures of a run, from step `start_step` on."""
 
-    def __init__(self, run_root: str, start_step: int) -> None:
+    def __init__(self, run_root: str, start_step: int, tracker: Guarded | None = None) -> None:
+        self._tracker = tracker
         self._remote = open_uri(run_root)
         local = self._remote.is_local
         self._folder = pathlib.Path(self._remote.path if local else tempfile.mkdtemp(prefix="journal-"))
@@ -42,13 +44,15 @@ class Journal:
         self._begin_s = time.time()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """A line in metrics.jsonl, and a point per value in TensorBoard."""
+        """A line in metrics.jsonl, and a point per value in TensorBoard and in the tracker."""
         line = {"step": step, "time_s": round(time.time() - self._begin_s, 1), **values}
         with self._metrics.open("a") as file:
             file.write(json.dumps(line) + "\n")
         with self._writer.as_default(step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
+        if self._tracker:
+            self._tracker.scalars(step, values)
 
     def picture(self, step: int, image: np.ndarray) -> None:
         """An RGB picture, uint8 [H, W, 3], in TensorBoard and as pictures/step_*.png."""
@@ -88,6 +92,8 @@ class Journal:
         self.flush()
         self.mirror()
         self._writer.close()
+        if self._tracker:
+            self._tracker.close()
 
     def _earlier(self, start_step: int) -> list[str]:
         location = self._remote.join(METRICS_NAME)

@@ -16,6 +16,7 @@ import ray.data
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from cluster.s3_settings import passed_on
+from cluster.trackers import PASSED_ON as TRACKER_VARIABLES
 
 SCHEDULING_PAUSE_S = 0.02
 NO_PORT = 9  # the discard service's: nothing listens there
@@ -72,10 +73,11 @@ def _free_port() -> int:
 
 
 def _for_workers() -> dict[str, str]:
-    """Storage settings that workers on other nodes need; Ray refuses those that the job was submitted with again."""
+    """Settings of storage and trackers that workers elsewhere need; Ray refuses those that the job was submitted with."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     theirs = (job.get("runtime_env") or {}).get("env_vars") or {}
-    return {name: value for name, value in passed_on().items() if name not in theirs}
+    ours = passed_on() | {name: os.environ[name] for name in TRACKER_VARIABLES if name in os.environ}
+    return {name: value for name, value in ours.items() if name not in theirs}
 
 
 def configure_data() -> None:

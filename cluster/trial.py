@@ -17,6 +17,7 @@ import queue
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ray import tune
@@ -64,7 +65,7 @@ def run_trial(sample: Sample, settings: TrialSettings) -> None:
     for checkpoint in known:
         if checkpoint.metrics:
             _tell({"step": checkpoint.step, "checkpoint": checkpoint.uri} | checkpoint.metrics)
-    run = _Run(config, settings.trials_uri, name)
+    run = TrialRun(config, settings.trials_uri, name)
     for report in run.reports(settings.stall_s):
         _tell(report)
 
@@ -104,7 +105,7 @@ def _copy(run: str, step: int, target: str) -> None:
         copy.join(name).write_bytes(source.join(name).read_bytes())
 
 
-class _Run:
+class TrialRun:
     """`train_run` in a thread: its reports as they come, its failure, or that it stands still."""
 
     def __init__(self, config: Config, trials_uri: str, name: str) -> None:
@@ -115,13 +116,22 @@ class _Run:
         self._thread = threading.Thread(target=self._train, args=(config, trials_uri, name), daemon=True)
         self._thread.start()
 
-    def reports(self, stall_s: float) -> Any:
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._thread.is_alive()
+
+    def join(self, timeout_s: float) -> None:
+        """Waits for its end."""
+        self._thread.join(timeout_s)
+
+    def reports(self, stall_s: float) -> Iterator[Report]:
         """The run's reports until it ends.
 
         Raises:
           RunError: it failed, or took no step for `stall_s`.
         """
-        while self._thread.is_alive() or not self._told.empty():
+        while self.alive or not self._told.empty():
             try:
                 yield self._told.get(timeout=POLL_S)
             except queue.Empty:

@@ -14,12 +14,12 @@ import math
 import os
 from typing import Any, Literal
 
-import ray
 from ray import tune
 
 from cluster.dataset import validation_metrics
 from cluster.errors import RunError
 from cluster.launch import check_start, describe, with_absolute_uris
+from cluster.resources import cluster_limits
 from cluster.session import local_session
 from cluster.space import Sample, Space, Value, check_space
 from cluster.storage import SweepLayout, absolute_uri, open_uri
@@ -69,6 +69,7 @@ class Sweep:
     warm_start: str = ""
 
     def __post_init__(self) -> None:
+        shortest, longest = self.config.train.validate_every, self.config.train.num_steps
         checks = (
             (self.num_trials >= 1, "--trials", self.num_trials, "must be at least 1"),
             (self.scheduler in SCHEDULERS, "--scheduler", self.scheduler, f"one of {', '.join(SCHEDULERS)}"),
@@ -77,6 +78,7 @@ class Sweep:
             (self.budget_s is None or self.budget_s > 0, "--budget", self.budget_s, "must be positive"),
             (self.retries >= 0, "--retries", self.retries, "must not be negative"),
             (self.stall_s > 0, "--stall", self.stall_s, "must be positive"),
+            (shortest <= longest, "train.validate_every", shortest, f"must not exceed train.num_steps ({longest})"),
         )
         for holds, name, value, rule in checks:
             if not holds:
@@ -152,7 +154,7 @@ def run_sweep(sweep: Sweep) -> SweepResults:
     describe(config)
     check_start(config.train.init)
     with local_session(_cpus_wanted(config), state_api=True):
-        concurrent = trials_at_once(config, ray.cluster_resources())
+        concurrent = trials_at_once(config, cluster_limits())
         _claim(sweep)
         tuner = _tuner(sweep, config, concurrent)
         tuner.fit()

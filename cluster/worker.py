@@ -10,6 +10,7 @@ import functools
 import itertools
 import os
 import tempfile
+import time
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,12 @@ from cluster.checkpoints import StoredCheckpoint, local_checkpoint, newest_whole
 from cluster.dataset import dataset_names, evaluation_rows, training_plan, worker_batches
 from cluster.errors import StorageError
 from cluster.feed import Feed
+from cluster.gauges import RunGauges
 from cluster.journal import Journal
 from cluster.shards import Manifest, read_manifest, read_records
 from cluster.storage import abort_uploads, open_uri
 from cluster.strategy import make_strategy, sum_over_workers
+from cluster.trackers import open_tracker
 from textscanner import checkpoint
 from textscanner.calibration import Calibration
 from textscanner.config import Config
@@ -134,9 +137,14 @@ class _Worker:
         self._saved = saved
         self._reader = Reader(self._config, state.serving, saved.step, saved.metrics, saved.threshold)
         self._manifests: list[Manifest] = [read_manifest(uri) for uri in self._config.data.val]
-        self._journal = Journal(settings.run_root, saved.step) if rank == 0 else None
-        if rank == 0 and saved.step:
-            self._say(f"resumed at step {saved.step}")
+        self._journal: Journal | None = None
+        if rank == 0:
+            self._journal = Journal(
+                settings.run_root, saved.step, open_tracker(settings.run_root, self._config, self._say)
+            )
+            self._gauges = RunGauges(settings.run_root.rpartition("/")[2], resumed=saved.step > 0)
+            if saved.step:
+                self._say(f"resumed at step {saved.step}")
 
     def act(self, pause: Pause) -> None:
         """Everything that is due, validation before saving so that the checkpoint carries its figures."""
@@ -144,6 +152,7 @@ class _Worker:
             rate = float(self._state.optimizer.learning_rate.numpy())
             logged = {f"train/{k}": v for k, v in pause.metrics.items()} | {"train/learning_rate": rate}
             self._journal.scalars(pause.step, logged)
+            self._gauges.progress(pause.step, pause.metrics)
             progress = pause.metrics | {"step": pause.step, "global_batch": self._config.train.global_batch}
             self._board.post.remote(progress)
         if pause.validate or pause.save or pause.picture:
@@ -180,6 +189,7 @@ class _Worker:
         self._reader.threshold = threshold
         if self._journal:
             self._journal.scalars(step, metrics)
+            self._gauges.validated(metrics)
             sets = "  ".join(f"{name} {metrics[f'val/{name}/word_accuracy']:.1%}" for name in names)
             self._say(f"step {step}: word accuracy {metrics['val/word_accuracy']:.1%}  ({sets})")
         return metrics
@@ -218,10 +228,12 @@ class _Worker:
 
         Ray keeps every checkpoint that it is told of; which ones stay is decided here.
         """
+        begin_s = time.monotonic()
         place = open_uri(self._run_root).join(name)
         if self._journal:
             self._journal.mirror()
         upload(local.path, place.uri)
+        self._gauges.saved(time.monotonic() - begin_s)
         try:
             retain(self._run_root, self._config.train.best_metric, self._config.train.keep_checkpoints)
         except StorageError as error:

@@ -1,5 +1,6 @@
 """A sweep as a person types it: bad trials stopped, one that crashes, one that hangs, a driver killed half way."""
 
+import contextlib
 import csv
 import json
 import os
@@ -11,17 +12,21 @@ import time
 
 import pytest
 
+from cluster.errors import RunError
 from cluster.storage import SweepLayout
 from cluster.sweep_results import load_results
+from cluster.trial import TrialRun
 from jobs.pull import main as pull_job
 from jobs.tune import main as tune_job
 from tests.factories import rendered_records, write_dataset
 from textscanner import layout
+from textscanner.config import override
+from textscanner.presets import preset
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-# With this seed: a good learning rate, one that learns nothing, one that breaks, a start that hangs, nothing learnt.
-SEED = 284
+# With this seed: a learning rate that is good, one that learns nothing, one that breaks, one that learns nothing.
+SEED = 35
 METRIC = "val/one_minus_ned"
 
 
@@ -32,29 +37,25 @@ def data(tmp_path_factory):
     return write_dataset(str(folder / "train"), records), write_dataset(str(folder / "val"), records[:32])
 
 
+CADENCE = ("train.num_steps=300", "train.validate_every=100", "train.picture_every=300", "train.log_every=5")
+ALONE = ("train.max_failures=0", "train.threads_per_worker=1")
+
+
 @pytest.fixture
-def command(data, learnt, tmp_path):
-    """A sweep of five trials; where `train.init` is the second choice, the worker waits for its weights for ever."""
-    hanging = tmp_path / "hanging"
-    shutil.copytree(learnt.checkpoint, hanging)
-    (hanging / layout.WEIGHTS_NAME).unlink()
-    os.mkfifo(hanging / layout.WEIGHTS_NAME)  # like a file on a server that does not answer
+def command(data, tmp_path):
     space = tmp_path / "space.toml"
-    space.write_text(
-        "optimizer.learning_rate = { choice = [0.01, 1e-7, 1e30] }\n"
-        f'train.init = {{ choice = ["", "", "{hanging}"] }}\n'
-    )
-    cadence = ["train.num_steps=60", "train.validate_every=20", "train.picture_every=60", "train.log_every=5"]
+    space.write_text("optimizer.learning_rate = { choice = [0.01, 1e-7, 1e30] }")
     given = ["tiny", "--train", data[0], "--val", data[1], "--storage", str(tmp_path), "--name", "sweep"]
-    given += ["--space", str(space), "--trials", "5", "--seed", str(SEED), "--metric", METRIC, "--retries", "0"]
-    return [*given, "--stall", "1", "--set", *cadence, "train.max_failures=0", "train.threads_per_worker=1"]
+    given += ["--space", str(space), "--trials", "4", "--seed", str(SEED), "--metric", METRIC, "--retries", "0"]
+    return [*given, "--set", *CADENCE, *ALONE]
 
 
-def wait_for(found, process, deadline_s=240):
+def wait_for(found, process, deadline_s=400):
     end = time.monotonic() + deadline_s
     while not found():
-        assert process.poll() is None and time.monotonic() < end, process.communicate()
-        os.sched_yield()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        assert process.returncode is None and time.monotonic() < end
 
 
 def test_a_sweep_stops_the_bad_reports_the_broken_and_outlives_its_driver(command, tmp_path, capsys):
@@ -74,22 +75,19 @@ def test_a_sweep_stops_the_bad_reports_the_broken_and_outlives_its_driver(comman
     done = subprocess.run(driver, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = load_results(sweep)
-    assert len(results.trials) == 5
-    good, bad, broken, hanging, last = results.trials
-    assert [record.state for record in (good, bad, broken, hanging, last)] == [
-        *("finished", "stopped", "failed", "failed", "stopped")
-    ]
-    assert (good.last.step, bad.last.step, last.last.step) == (60, 20, 20)
-    assert "not finite" in broken.error and "no step for 60 s after step 0" in hanging.error
+    good, bad, broken, last = results.trials
+    assert [record.state for record in results.trials] == ["finished", "stopped", "failed", "stopped"]
+    assert (good.last.step, bad.last.step, last.last.step) == (300, 100, 100)
+    assert "not finite" in broken.error
     # What was over when the driver died is as it was.
     assert [good, bad] == before.trials[:2]
     assert folders == {trial: written(tmp_path, trial) for trial in folders}
     assert results.ranked()[0] is good and good.sample["optimizer.learning_rate"] == 0.01
     told = done.stdout
-    assert "5 trials: 1 finished, 2 stopped, 2 failed" in told and f"failed  {hanging.trial}: no step" in told
+    assert "4 trials: 1 finished, 2 stopped, 1 failed" in told and f"failed  {broken.trial}: rank 0" in told
 
     rows = list(csv.DictReader((tmp_path / "sweep" / "trials.csv").open()))
-    assert rows[0]["trial"] == good.trial and len(rows) == 5
+    assert rows[0]["trial"] == good.trial and len(rows) == 4
     assert good.trial in (tmp_path / "sweep" / "report.html").read_text()
     events = list((tmp_path / "sweep").glob("tune_*/events.out.tfevents*"))
     assert len(events) >= 3
@@ -106,6 +104,23 @@ def written(folder, trial):
     return {p: p.stat().st_mtime_ns for p in pathlib.Path(folder, "sweep", "trials", trial).rglob("*") if p.is_file()}
 
 
+def test_a_run_that_stands_still_is_given_up(ray_session, data, learnt, tmp_path):
+    """Its weights come from a pipe that nobody writes to, like a file on a server that does not answer."""
+    hanging = tmp_path / "hanging"
+    shutil.copytree(learnt.checkpoint, hanging)
+    pipe = hanging / layout.WEIGHTS_NAME
+    pipe.unlink()
+    os.mkfifo(pipe)
+    told = [f'data.train=["{data[0]}"]', f"train.init={hanging}", *CADENCE, *ALONE]
+    run = TrialRun(override(preset("tiny"), told), str(tmp_path), "hung")
+    with pytest.raises(RunError, match="no step for 8 s after step 0: given up"):
+        list(run.reports(stall_s=8))
+    while run.alive:  # the worker is let go: it finds the pipe empty
+        with contextlib.suppress(OSError):  # nobody reads yet, or any more
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        run.join(0.5)
+
+
 def test_mistakes_are_told_before_anything_starts(data, tmp_path, capsys):
     given = ["tiny", "--train", data[0], "--val", data[1], "--storage", str(tmp_path), "--name", "x"]
     for more, complaint in (
@@ -118,3 +133,21 @@ def test_mistakes_are_told_before_anything_starts(data, tmp_path, capsys):
     assert not (tmp_path / "x").exists()
     assert tune_job([*given, "--dry-run"]) == 0
     assert "16 trials of 1 workers, random search over optimizer.learning_rate" in capsys.readouterr().out
+
+
+def test_a_bad_trial_goes_on_from_a_good_ones_checkpoint(data, tmp_path):
+    """Population based training: two trials at once; the one that learns nothing starts again from the other."""
+    space = tmp_path / "space.toml"
+    space.write_text("optimizer.learning_rate = { choice = [0.01, 1e-7] }")
+    given = ["tiny", "--train", data[0], "--val", data[1], "--storage", str(tmp_path), "--name", "pbt"]
+    given += ["--space", str(space), "--trials", "2", "--seed", str(SEED), "--metric", METRIC, "--scheduler", "pbt"]
+    shares = ["train.cpus_per_worker=0.2", "data.task_cpus=0.2"]
+    assert tune_job([*given, "--set", *CADENCE, *ALONE, *shares]) == 0
+    results = load_results(SweepLayout(str(tmp_path), "pbt"))
+    good, bad = sorted(results.trials, key=lambda record: record.points[0].value, reverse=True)
+    started = [path.name for path in (tmp_path / "pbt" / "trials").glob(f"{bad.trial}-from-{good.trial}-*")]
+    assert started
+    step = int(started[0].rpartition("-")[2])
+    taken = {point.step: point.value for point in good.points}
+    after = [point.value for point in bad.points if point.step > step]
+    assert after and max(after) > bad.points[0].value and max(after) > 0.5 * taken[step]

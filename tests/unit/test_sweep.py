@@ -19,8 +19,11 @@ SPACE = Space(
 )
 
 
+BASE = override(preset("tiny"), ['data.train=["a"]', 'data.val=["b"]'])
+
+
 def sweep(tmp_path, *more, **changed) -> Sweep:
-    config = override(preset("tiny"), ['data.train=["a"]', 'data.val=["b"]', *more])
+    config = override(BASE, more)
     given = {"config": config, "space": SPACE, "storage_uri": str(tmp_path), "name": "s", "num_trials": 4}
     return Sweep(**(given | changed))
 
@@ -47,6 +50,7 @@ def results() -> SweepResults:
         ({"metric": "val/wrong"}, "no trial would report it; there are val/word_accuracy"),
         ({"warm_start": "x"}, "--warm-start needs --search tpe"),
         ({"stall_s": 0}, "--stall is 0"),
+        ({"config": override(BASE, ["train.num_steps=10"])}, "train.validate_every is 20: must not exceed"),
     ],
 )
 def test_what_cannot_work_is_refused_when_it_is_said(tmp_path, changed, complaint):
