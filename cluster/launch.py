@@ -16,6 +16,7 @@ from cluster.checkpoints import choose, list_checkpoints, local_checkpoint
 from cluster.errors import RunError
 from cluster.logs import load_tensorflow
 from cluster.progress import Board, Display, Listener
+from cluster.resources import cluster_limits
 from cluster.session import local_session
 from cluster.shards import read_manifest
 from cluster.storage import RunLayout, absolute_uri, open_uri
@@ -139,7 +140,7 @@ def cpus_wanted(config: Config) -> int:
 
 def cpu_shortage(config: Config) -> str:
     """Why the connected cluster has too few CPUs for the workers and a reading task; empty if it has enough."""
-    cpus = ray.cluster_resources().get("CPU", 0.0)
+    cpus = cluster_limits().get("CPU", 0.0)
     workers = config.train.workers * config.train.cpus_per_worker
     if workers + config.data.task_cpus <= cpus:
         return ""

@@ -73,7 +73,7 @@ def _free_port() -> int:
 
 
 def _for_workers() -> dict[str, str]:
-    """Settings of storage and trackers that workers elsewhere need; Ray refuses those that the job was submitted with."""
+    """Settings of storage and trackers that workers elsewhere need; Ray refuses those that the job came with."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     theirs = (job.get("runtime_env") or {}).get("env_vars") or {}
     ours = passed_on() | {name: os.environ[name] for name in TRACKER_VARIABLES if name in os.environ}

@@ -283,7 +283,7 @@ class RunLayout:
 
 @dataclasses.dataclass(frozen=True)
 class SweepLayout:
-    """Paths of a sweep, `storage_uri/name`: Ray Tune keeps its state in `root`, each trial's run is below `trials`."""
+    """Paths of a sweep, `storage_uri/name`."""
 
     storage_uri: str
     name: str
@@ -304,6 +304,11 @@ class SweepLayout:
         return trials_uri(self.root)
 
     @property
+    def tune(self) -> str:
+        """Ray Tune's own folder: it writes back all JSON that it finds there, as it was when it was resumed."""
+        return f"{self.root}/{TUNE_NAME}"
+
+    @property
     def results(self) -> str:
         """What came out so far: all trials with their curves."""
         return f"{self.root}/results.json"
@@ -319,6 +324,7 @@ class SweepLayout:
 
 
 SWEEP_NAME = "sweep.json"
+TUNE_NAME = "tune"
 
 
 def trials_uri(sweep_root: str) -> str:

@@ -1,7 +1,7 @@
 """`run_sweep`: Ray Tune over `train_run`, from a checked space to a winner that can be pulled.
 
 Each trial is a distributed run in a folder of its own below the sweep's (`cluster/trial.py`). Tune keeps its own state
-in the sweep's folder, after every report; the same call goes on from it, whatever ended the last one. How many trials
+beside them, after every report; the same call goes on from it, whatever ended the last one. How many trials
 run at once follows from what one needs and what the cluster has: trials that wait for each other's CPUs half started
 would wait for ever.
 """
@@ -11,18 +11,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from typing import Any, Literal
 
 from ray import tune
 
 from cluster.dataset import validation_metrics
 from cluster.errors import RunError
-from cluster.launch import check_start, describe, with_absolute_uris
+from cluster.launch import check_start, cpus_wanted, describe, with_absolute_uris
 from cluster.resources import cluster_limits
 from cluster.session import local_session
 from cluster.space import Sample, Space, Value, check_space
-from cluster.storage import SweepLayout, absolute_uri, open_uri
+from cluster.storage import TUNE_NAME, SweepLayout, absolute_uri, open_uri
 from cluster.sweep_results import SweepResults, TrialRecord, load_results
 from cluster.sweep_watch import Budget, SweepWatch
 from cluster.trial import TrialSettings, run_trial
@@ -153,7 +152,7 @@ def run_sweep(sweep: Sweep) -> SweepResults:
     config, layout = sweep.trial_config, sweep.layout
     describe(config)
     check_start(config.train.init)
-    with local_session(_cpus_wanted(config), state_api=True):
+    with local_session(cpus_wanted(config), state_api=True):
         concurrent = trials_at_once(config, cluster_limits())
         _claim(sweep)
         tuner = _tuner(sweep, config, concurrent)
@@ -195,12 +194,6 @@ def trials_at_once(config: Config, resources: dict[str, float]) -> int:
     return min(fits.values())
 
 
-def _cpus_wanted(config: Config) -> int:
-    """CPUs of a cluster on one machine: its cores, and at least one trial."""
-    need = config.train.workers * config.train.cpus_per_worker + config.data.task_cpus + TRIAL_CPUS
-    return max(os.cpu_count() or 1, math.ceil(need))
-
-
 def _claim(sweep: Sweep) -> None:
     """Writes down what a new sweep is; refuses a folder that holds another."""
     told = {
@@ -231,12 +224,12 @@ def _tuner(sweep: Sweep, config: Config, concurrent: int) -> tune.Tuner:
     layout = sweep.layout
     settings = TrialSettings(config.to_dict(), sweep.space, layout.trials, sweep.stall_s)
     trainable = tune.with_resources(tune.with_parameters(run_trial, settings=settings), {"CPU": TRIAL_CPUS})
-    root = open_uri(layout.root)
-    if tune.Tuner.can_restore(root.path, storage_filesystem=root.filesystem):
+    own = open_uri(layout.tune)
+    if tune.Tuner.can_restore(own.path, storage_filesystem=own.filesystem):
         return tune.Tuner.restore(
-            root.path,
+            own.path,
             trainable,
-            storage_filesystem=root.filesystem,
+            storage_filesystem=own.filesystem,
             resume_unfinished=True,
             param_space=_domains(sweep),
         )
@@ -257,9 +250,9 @@ def _tuner(sweep: Sweep, config: Config, concurrent: int) -> tune.Tuner:
             trial_dirname_creator=_tune_folder,
         ),
         run_config=tune.RunConfig(
-            name=sweep.name,
-            storage_path=open_uri(layout.storage_uri).path,
-            storage_filesystem=root.filesystem,
+            name=TUNE_NAME,
+            storage_path=open_uri(layout.root).path,
+            storage_filesystem=own.filesystem,
             failure_config=tune.FailureConfig(max_failures=sweep.retries),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),  # pointers; each one makes Tune save its state
             callbacks=[watch],
@@ -271,7 +264,7 @@ def _tuner(sweep: Sweep, config: Config, concurrent: int) -> tune.Tuner:
 
 def _tune_folder(trial: Any) -> str:
     """Where Tune keeps a trial's pointers and TensorBoard's HParams; its default name holds all values."""
-    return f"tune_{trial.trial_id}"
+    return str(trial.trial_id)
 
 
 def _domains(sweep: Sweep) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def test_a_sweep_stops_the_bad_reports_the_broken_and_outlives_its_driver(comman
     rows = list(csv.DictReader((tmp_path / "sweep" / "trials.csv").open()))
     assert rows[0]["trial"] == good.trial and len(rows) == 4
     assert good.trial in (tmp_path / "sweep" / "report.html").read_text()
-    events = list((tmp_path / "sweep").glob("tune_*/events.out.tfevents*"))
+    events = list((tmp_path / "sweep").glob("tune/*/events.out.tfevents*"))
     assert len(events) >= 3
     # The best of the best, and another sweep of the same name.
     assert pull_job([sweep.root, "--to", str(tmp_path / "best"), "--metric", METRIC]) == 0

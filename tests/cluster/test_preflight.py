@@ -1,0 +1,213 @@
+"""A preflight finds what is wrong with a cluster, each fault planted for real, and nothing on a sound one."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import psutil
+import pytest
+import ray
+
+from cluster.objectstore import is_free_port
+from cluster.preflight.collective import all_reduce, start_members
+from cluster.preflight.probe import _Probe
+from cluster.preflight.run import listen, reserve, start_survey, try_ports, try_storage
+from cluster.s3 import s3_client
+from cluster.shards import read_manifest
+from cluster.storage import open_uri
+from jobs.preflight import main as preflight_job
+from tests.factories import write_dataset
+from textscanner.config import override
+from textscanner.presets import preset
+from textscanner.schema import MANIFEST_NAME
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+
+def test_a_sound_cluster_is_green_and_nothing_is_left_in_storage(ray_session, bucket, capsys):
+    assert preflight_job(["--storage", bucket, "--workers", "2", "--deadline-s", "300", "--json"]) == 0
+    found = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert {name for name, check in found.items() if check["ok"] is None} == {"gpus", "data sets"}
+    assert all(check["remedy"] == "" for check in found.values())
+    assert "2 steps of tiny" in found["training"]["found"]
+    assert re.search(r"2 workers, 64 MiB in \d+ ms = \d+ MB/s", found["collective"]["found"])
+    assert list(open_uri(bucket).walk()) == []
+
+
+def test_storage_that_may_only_be_read_and_storage_out_of_reach_are_red(ray_session, bucket):
+    """Each node has its own way to storage: here, three environments."""
+    root = bucket.removeprefix("s3://").partition("/")[0]
+    read = {"Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject"], "Resource": [f"arn:aws:s3:::{root}/*"]}
+    s3_client().put_bucket_policy(
+        Bucket=root,
+        Policy=json.dumps({"Version": "2012-10-17", "Statement": [read]}),
+    )
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        probes = {
+            "sound": _probe(),
+            "reader": _probe(TEXTSCANNER_S3_ANONYMOUS="1"),
+            "lost": _probe(AWS_ENDPOINT_URL_S3=nowhere, TEXTSCANNER_S3_DEADLINE_S="2"),
+        }
+        check = try_storage(probes, bucket)
+    s3_client().delete_bucket_policy(Bucket=root)
+    assert not check.ok and "rights" in check.remedy
+    reader, lost = check.found.split("; lost: ")
+    assert reader.startswith("reader: ") and "access denied" in reader
+    assert f"{nowhere} did not do it" in lost and "sound" not in check.found
+
+
+def _probe(**environment):
+    return ray.remote(_Probe).options(num_cpus=0, runtime_env={"env_vars": environment}).remote()
+
+
+def test_a_blocked_port_is_red_and_named(ray_session):
+    """A listener whose queue is full: the system drops what comes, as a firewall does."""
+    survey = start_survey()
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        addresses = listen(survey.probes)
+        addresses.values["blocked"] = full.getsockname()
+        check = try_ports(survey, addresses)
+    (label,) = survey.probes
+    port = addresses.values["blocked"][1]
+    assert check.found == f"{label} does not reach blocked at 127.0.0.1:{port}: no answer"
+    assert re.search(r"open all TCP ports between the nodes, at least \d+-\d+", check.remedy)
+
+
+def test_a_worker_that_never_joins_the_collective_is_named(ray_session):
+    config = override(preset("tiny"), ["train.workers=2"])
+    place, survey = reserve(config), start_survey()
+    members = start_members(config.train, place, 300)
+    assert not members.addresses.failures
+    stopped = ray.get(members.actors[1].__ray_call__.remote(lambda _: os.getpid()))
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        check = all_reduce(members, survey.probes, 10, survey.port_ranges)
+    finally:
+        os.kill(stopped, signal.SIGKILL)
+        members.close()
+        ray.util.remove_placement_group(place)
+    host, port = members.addresses.values["rank 1"]
+    (label,) = survey.probes
+    assert not check.ok and "open all TCP ports" in check.remedy
+    assert check.found == (
+        "rank 0, rank 1: no answer within 10 s; "
+        f"rank 1 at {host}:{port} did not answer from {label}: connection refused"
+    )
+
+
+def test_a_mistake_in_the_command_is_a_sentence(tmp_path, capsys):
+    assert preflight_job(["huge", "--storage", str(tmp_path)]) == 2
+    assert "there are paper, small, tiny" in capsys.readouterr().err
+    assert preflight_job(["tiny", "--storage", str(tmp_path), "--workers", "3"]) == 2
+    assert "must be a multiple of train.workers (3)" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def bad_node(ray_session, tmp_path_factory):
+    """A second node, to the end of this file: another Keras by its metadata, a clock a minute ahead in every Python
+    process, few open files, its object store on a disk, and a GPU that is not there."""
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "keras-0.0.1.dist-info").mkdir()
+    (folder / "keras-0.0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: keras\nVersion: 0.0.1\n")
+    (folder / "sitecustomize.py").write_text("import time\ntrue = time.time\ntime.time = lambda: true() + 60\n")
+    agent = next(port for port in range(24_000, 24_500) if is_free_port(port))
+    start = [
+        *(str(pathlib.Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"),
+        *(f"--address={ray.get_runtime_context().gcs_address}", f"--node-ip-address={ray.util.get_node_ip_address()}"),
+        *("--num-cpus=1", "--num-gpus=1", f"--object-store-memory={100 << 20}", f"--plasma-directory={folder}"),
+        *("--min-worker-port=0", "--max-worker-port=0", f"--dashboard-agent-listen-port={agent}"),
+    ]
+    with subprocess.Popen(
+        ["bash", "-c", 'ulimit -n 4096 && exec "$@"', "bash", *start],
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "--block" in line:  # it now waits: everything is up
+                break
+        else:
+            raise AssertionError("".join(said))
+        yield
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        process.wait(60)
+        psutil.wait_procs(children, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def findings(bad_node, object_store, words):
+    """What the command says of a cluster with that node, two damaged data sets, and more workers than fit."""
+    root = f"{object_store.uri}/preflight"
+    sets = {name: write_dataset(f"{root}/{name}", words[:8]) for name in ("sound", "cut", "flipped")}
+    manifest = open_uri(sets["cut"]).join(MANIFEST_NAME)
+    manifest.write_bytes(manifest.read_bytes()[:-50])
+    shard = read_manifest(sets["flipped"]).shards[0]
+    place = open_uri(sets["flipped"]).join(shard.name)
+    data = bytearray(place.read_bytes())
+    data[shard.row_groups[0].start + 50] ^= 1
+    place.write_bytes(bytes(data))
+    wanted = ["--workers", "2", "--gpus-per-worker", "1", "--cpus-per-worker", "50", "--wait-s", "1"]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        code = preflight_job(
+            ["--storage", f"{root}/runs", "--train", *sets.values(), *wanted, "--deadline-s", "300", "--json"]
+        )
+    assert code == 1
+    return {check["name"]: check for check in json.loads(out.getvalue())}
+
+
+FAULTS = {
+    "too few CPUs for the workers": (
+        "room",
+        r"2 workers, each 50 CPU and 1 GPU, found no place within 1 s; free: \S+ of 5 CPU, 1 of 1 GPU",
+    ),
+    "no CPU for data": (
+        "data CPUs",
+        r"x train\.cpus_per_worker is 100, which leaves no data\.task_cpus \(0\.5\) of the cluster's 5",
+    ),
+    "another version": ("versions", r"^keras: 0\.0\.1 on \S+ \(\w+\), 3\.\S+ on driver, \S+ \(\w+\)$"),
+    "too few GPUs": ("gpus", r"is 2, GPUs in all by Ray: 1; \S+ \(\w+\): GPUs by Ray: 1, by nvidia-smi: 0$"),
+    "clock": ("clock", r"^\S+ \(\w+\): \+(59\.9|60\.0|60\.1) s against the driver$"),
+    "open files": ("open files", r"^\S+ \(\w+\): 4096 open files$"),
+    "object store on a disk": (
+        "shared memory",
+        r"^\S+ \(\w+\): the object store lies in /\S+/bad0, not in memory; 0\.1 GiB of objects",
+    ),
+    "damaged manifest": (
+        "data sets",
+        r"^s3://\S+/cut on \S+ \(\w+\), \S+ \(\w+\): the manifest is damaged \(JSONDecodeError",
+    ),
+    "flipped byte": (
+        "data sets",
+        r"/flipped on \S+ \(\w+\), \S+ \(\w+\): s3:\S+/shard-00000\.parquet, bytes \d+-\d+: their SHA",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "told"), FAULTS.values(), ids=FAULTS)
+def test_a_planted_fault_is_red_and_says_what_to_do(findings, name, told):
+    assert findings[name]["ok"] is False and findings[name]["remedy"]
+    assert re.search(told, findings[name]["found"]), findings[name]["found"]
+
+
+def test_what_is_sound_beside_the_faults_stays_green_and_nothing_long_is_tried(findings):
+    assert {name for name, check in findings.items() if check["ok"]} == {"disk", "storage", "ports"}
+    assert "/sound on" not in findings["data sets"]["found"]
+    assert findings["collective"]["ok"] is None and findings["training"]["ok"] is None
