@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import warnings
 from typing import Any, Literal
 
 from ray import tune
@@ -32,6 +33,7 @@ SEARCHES = ("random", "tpe", "qmc")
 REDUCTION = 3  # ASHA and hyperband: the best third goes on
 # Without a GPU, cores of one machine are only a count; a trial's own process waits nearly all the time.
 TRIAL_CPUS = 0.01
+SHARED_CACHE = "/tmp/textscanner-cache"  # on every node, at most data.cache_gib
 # Population based training changes a running trial: only what does not shape the network.
 CHANGEABLE_SECTIONS = ("optimizer", "losses", "data")
 
@@ -116,13 +118,17 @@ class Sweep:
 
     @property
     def trial_config(self) -> Config:
-        """What samples change: every validation is saved, so that each result has its checkpoint."""
+        """What samples change: every validation is saved, so that each result has its checkpoint; what one trial read
+        from a bucket, the next ones on that node take from its disk."""
         train = self.config.train
         keep = train.keep_checkpoints if self.mode == "max" else train.num_steps  # `retain` takes most for best
         changed = dataclasses.replace(
             train, checkpoint_every=train.validate_every, best_metric=self.metric, keep_checkpoints=keep
         )
-        return with_absolute_uris(dataclasses.replace(self.config, train=changed))
+        data = self.config.data
+        if not data.cache_dir and any("://" in uri for uri in (*data.train, *data.val)):
+            data = dataclasses.replace(data, cache_dir=SHARED_CACHE)
+        return with_absolute_uris(dataclasses.replace(self.config, train=changed, data=data))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,13 +231,14 @@ def _tuner(sweep: Sweep, config: Config, concurrent: int) -> tune.Tuner:
     settings = TrialSettings(config.to_dict(), sweep.space, layout.trials, sweep.stall_s)
     trainable = tune.with_resources(tune.with_parameters(run_trial, settings=settings), {"CPU": TRIAL_CPUS})
     own = open_uri(layout.tune)
+    param_space = _domains(sweep) if sweep.search == "random" else {}  # Optuna is given its own
     if tune.Tuner.can_restore(own.path, storage_filesystem=own.filesystem):
         return tune.Tuner.restore(
             own.path,
             trainable,
             storage_filesystem=own.filesystem,
             resume_unfinished=True,
-            param_space=_domains(sweep),
+            param_space=param_space,
         )
     stop = Budget(layout, sweep.budget_s) if sweep.budget_s else None
     watch = SweepWatch(
@@ -239,14 +246,14 @@ def _tuner(sweep: Sweep, config: Config, concurrent: int) -> tune.Tuner:
     )
     return tune.Tuner(
         trainable,
-        param_space=_domains(sweep) if sweep.search == "random" else {},
+        param_space=param_space,
         tune_config=tune.TuneConfig(
             metric=sweep.metric,
             mode=sweep.mode,
             num_samples=sweep.num_trials,
             max_concurrent_trials=concurrent,
             scheduler=_scheduler(sweep),
-            search_alg=_searcher(sweep, concurrent),
+            search_alg=searcher(sweep, concurrent),
             trial_dirname_creator=_tune_folder,
         ),
         run_config=tune.RunConfig(
@@ -300,7 +307,12 @@ def _scheduler(sweep: Sweep) -> Any:
     return schedulers.FIFOScheduler()
 
 
-def _searcher(sweep: Sweep, concurrent: int) -> Any:
+def searcher(sweep: Sweep, concurrent: int) -> Any:
+    """Ray Tune's search algorithm; it knows what the earlier sweep found.
+
+    Raises:
+      ValueError: the earlier sweep cannot be used.
+    """
     if sweep.search == "random":
         from ray.tune.search.basic_variant import BasicVariantGenerator
 
@@ -309,6 +321,7 @@ def _searcher(sweep: Sweep, concurrent: int) -> Any:
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of QMC, which we pin
     samplers = {
         "tpe": lambda: optuna.samplers.TPESampler(seed=sweep.seed, multivariate=True, constant_liar=True),
         "qmc": lambda: optuna.samplers.QMCSampler(seed=sweep.seed, warn_independent_sampling=False),

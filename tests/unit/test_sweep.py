@@ -10,7 +10,7 @@ from cluster.space import Domain, Space
 from cluster.storage import SweepLayout, open_uri
 from cluster.sweep_report import importances, page, write_report
 from cluster.sweep_results import Point, SweepResults, TrialRecord, load_results
-from cluster.tuning import Sweep, trials_at_once, winner
+from cluster.tuning import Sweep, searcher, trials_at_once, winner
 from textscanner.config import override
 from textscanner.presets import preset
 
@@ -122,3 +122,23 @@ def test_few_trials_tell_nothing_about_what_mattered(tmp_path):
     found = results()
     found.trials = found.trials[:3]
     assert importances(sweep(tmp_path), found) == {}
+
+
+@pytest.mark.parametrize("search", ["tpe", "qmc"])
+def test_optuna_suggests_what_lies_in_the_space(tmp_path, search):
+    found = searcher(sweep(tmp_path, search=search), 1)
+    for i in range(8):
+        sample = found.suggest(f"t{i}")
+        assert 1e-4 <= sample["optimizer.learning_rate"] <= 1e-1 and 0 <= sample["losses.order_weight"] <= 9
+        found.on_trial_complete(f"t{i}", {"val/word_accuracy": 0.5})
+
+
+def test_tpe_knows_what_an_earlier_sweep_found(tmp_path):
+    results().save(SweepLayout(str(tmp_path), "earlier"))
+    warm = sweep(tmp_path, search="tpe", warm_start=f"{tmp_path}/earlier")
+    known = [trial.value for trial in searcher(warm, 1)._ot_study.trials]
+    assert sorted(known) == pytest.approx(sorted(record.points[-1].value for record in results().trials[:8]))
+    for uri, complaint in ((f"{tmp_path}/none", "there is no sweep"), (f"{tmp_path}/earlier", "lies in this space")):
+        narrow = Space({"optimizer.learning_rate": Domain("loguniform", (1e-6, 1e-5))})
+        with pytest.raises(ValueError, match=complaint):
+            searcher(sweep(tmp_path, search="tpe", warm_start=uri, space=narrow), 1)

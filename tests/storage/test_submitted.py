@@ -1,0 +1,94 @@
+"""What the README says for a cluster, typed: a head and two nodes, a training job and a sweep submitted, data and
+results in a bucket, the best checkpoint pulled from outside."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import psutil
+import pytest
+
+from cluster.objectstore import is_free_port
+from cluster.storage import SweepLayout
+from cluster.sweep_results import load_results
+from tests.factories import write_dataset
+
+pytestmark = [pytest.mark.storage, pytest.mark.cluster, pytest.mark.timeout(900)]
+ROOT = pathlib.Path(__file__).parents[2]
+BIN = pathlib.Path(sys.executable).parent
+
+
+def free_ports(start, count):
+    found = [port for port in range(start, start + 500) if is_free_port(port)]
+    return found[:count]
+
+
+@contextlib.contextmanager
+def node(environment, *arguments):
+    """`ray start --block` with these arguments, until the block ends."""
+    command = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1", *arguments]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout:
+            if "--block" in line:  # says that it now waits: everything is up
+                break
+        try:
+            yield
+        finally:
+            children = psutil.Process(process.pid).children(recursive=True)
+            process.terminate()
+            process.wait(60)
+            psutil.wait_procs(children, timeout=20)
+
+
+@pytest.fixture(scope="module")
+def dashboard(object_store):
+    """A head that runs no work and two nodes of two CPUs; the address that jobs are submitted to."""
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "PATH": f"{BIN}:{os.environ['PATH']}"}
+    environment.pop("RAY_API_SERVER_ADDRESS", None)
+    (gcs,), (port,), agents = free_ports(25_000, 1), free_ports(26_000, 1), free_ports(27_000, 3)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True))
+        head = ["--head", f"--port={gcs}", "--num-cpus=0", f"--temp-dir={folder}", "--include-dashboard=true"]
+        head += ["--dashboard-host=127.0.0.1", f"--dashboard-port={port}", f"--dashboard-agent-listen-port={agents[0]}"]
+        stack.enter_context(node(environment, *head))
+        for agent in agents[1:]:
+            more = [f"--address=127.0.0.1:{gcs}", "--num-cpus=2", f"--dashboard-agent-listen-port={agent}"]
+            stack.enter_context(node(environment, *more, "--min-worker-port=0", "--max-worker-port=0"))
+        yield f"http://127.0.0.1:{port}"
+
+
+def submit(dashboard, *command):
+    """`ray job submit` as the README has it, from the project's folder."""
+    told = [str(BIN / "ray"), "job", "submit", "--address", dashboard, "--runtime-env", "jobs/runtime_env.yaml"]
+    told += ["--working-dir", ".", "--", "python", "-m", *command]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    return subprocess.run(told, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_jobs_are_submitted_and_the_best_is_pulled(dashboard, bucket, words, tmp_path):
+    train, val = write_dataset(f"{bucket}/words", words), write_dataset(f"{bucket}/val", words[:16])
+    cadence = ["train.num_steps=6", "train.validate_every=3", "train.checkpoint_every=3", "train.threads_per_worker=1"]
+    run = ["tiny", "--train", train, "--val", val, "--storage", f"{bucket}/runs", "--set", *cadence]
+
+    done = submit(dashboard, "jobs.train", *run, "--name", "first", "--workers", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout and f"best checkpoint  {bucket}/runs/first/step_0000000" in done.stdout
+    failed = submit(dashboard, "jobs.train", *run, "--name", "first", "--workers", "1")  # another config
+    assert failed.returncode == 1 and "holds a run with another config" in failed.stdout
+
+    sweep = ["--name", "sweep", "--trials", "2", "--workers-per-trial", "2", "--space", "scratch"]
+    done = submit(dashboard, "jobs.tune", *run, *sweep)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = load_results(SweepLayout(f"{bucket}/runs", "sweep"))
+    assert [record.state for record in results.trials if record.points] and not results.count("failed")
+
+    for uri, folder in ((f"{bucket}/runs/first", "first"), (f"{bucket}/runs/sweep", "best")):
+        pull = [sys.executable, "-m", "jobs.pull", uri, "--to", str(tmp_path / folder)]
+        pulled = subprocess.run(pull, check=False, cwd=ROOT, capture_output=True, text=True)
+        assert pulled.returncode == 0, pulled.stderr
+        assert (tmp_path / folder / "state.json").exists()
