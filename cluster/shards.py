@@ -219,7 +219,7 @@ def read_manifest(dataset_uri: str) -> Manifest:
     """The manifest of a data set.
 
     Raises:
-      ValueError: there is none, or it is of another version.
+      ValueError: there is none, or it is damaged or of another version.
     """
     location = open_uri(dataset_uri).join(MANIFEST_NAME)
     if not location.exists():
@@ -227,10 +227,16 @@ def read_manifest(dataset_uri: str) -> Manifest:
             f"{dataset_uri} is not a prepared data set (no {MANIFEST_NAME}): make one with "
             f"`python -m jobs.prepare SOURCE --out {dataset_uri}` or `python -m jobs.render --out {dataset_uri} ...`"
         )
-    told = json.loads(location.read_bytes())
+    try:
+        return _parse_manifest(location.uri, json.loads(location.read_bytes()))
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{location.uri} is damaged ({error}): restore it, or prepare the data set again") from None
+
+
+def _parse_manifest(uri: str, told: dict[str, Any]) -> Manifest:
     if told.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(
-            f"{location.uri} has schema version {told.get('schema_version')}, this program reads {SCHEMA_VERSION}: "
+            f"{uri} has schema version {told.get('schema_version')}, this program reads {SCHEMA_VERSION}: "
             "prepare the data set again"
         )
     shards = tuple(ShardInfo.from_dict(shard) for shard in told["shards"])

@@ -192,7 +192,7 @@ FAULTS = {
     ),
     "damaged manifest": (
         "data sets",
-        r"^s3://\S+/cut on \S+ \(\w+\), \S+ \(\w+\): the manifest is damaged \(JSONDecodeError",
+        r"^s3://\S+/cut on \S+ \(\w+\), \S+ \(\w+\): s3:\S+/manifest\.json is damaged \(",
     ),
     "flipped byte": (
         "data sets",

@@ -99,3 +99,14 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 def test_run_names_are_folder_names(name):
     with pytest.raises(ValueError, match="--name"):
         RunLayout("runs", name)
+
+
+@pytest.mark.parametrize("damage", [b'{"schema_version": 1', b"\xff\xfe", b"[1]", b"{}"])
+def test_a_damaged_manifest_is_named(words, tmp_path, damage):
+    uri = write_dataset(str(tmp_path / "set"), words[:4], num_shards=1)
+    whole = (tmp_path / "set" / "manifest.json").read_bytes()
+    (tmp_path / "set" / "manifest.json").write_bytes(damage)
+    with pytest.raises(ValueError, match=r"manifest\.json (is damaged|has schema version None)"):
+        read_manifest(uri)
+    (tmp_path / "set" / "manifest.json").write_bytes(whole)
+    assert read_manifest(uri).num_rows == 4
