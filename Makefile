@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check bench lock clean
+.PHONY: help quickstart test check bench docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,10 +27,14 @@ check: $(STAMP) ## format, lint, types, unit tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest tests/unit tests/test_architecture.py
+	@$(BIN)/python -m pytest tests/unit tests/test_architecture.py tests/test_docs.py
 
 bench: $(STAMP) ## images/s of the step and of the whole system
 	@$(BIN)/python -m jobs.bench
+
+docs: $(STAMP) ## the documentation as a site: build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo build/site/index.html
 
 lock: ## write requirements.lock anew from pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-lock

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -290,7 +291,7 @@ def disk_cache(folder: str, max_bytes: int) -> Cache | None:
         return None
     import diskcache
 
-    return diskcache.Cache(folder, size_limit=max_bytes, eviction_policy="least-recently-used")
+    return diskcache.Cache(os.path.expanduser(folder), size_limit=max_bytes, eviction_policy="least-recently-used")
 
 
 def _fetch(dataset_uri: str, name: str, group: RowGroup) -> bytes:

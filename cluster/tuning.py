@@ -33,7 +33,7 @@ SEARCHES = ("random", "tpe", "qmc")
 REDUCTION = 3  # ASHA and hyperband: the best third goes on
 # Without a GPU, cores of one machine are only a count; a trial's own process waits nearly all the time.
 TRIAL_CPUS = 0.01
-SHARED_CACHE = "/tmp/textscanner-cache"  # on every node, at most data.cache_gib
+SHARED_CACHE = "~/.cache/textscanner"  # on every node, at most data.cache_gib
 # Population based training changes a running trial: only what does not shape the network.
 CHANGEABLE_SECTIONS = ("optimizer", "losses", "data")
 
