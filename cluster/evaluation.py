@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import heapq
+import pathlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ from textscanner.images import decode
 from textscanner.layout import shipped_weights
 from textscanner.lexicon import Lexicon
 from textscanner.metrics import WordCounts, normalize_for_scoring
+from textscanner.onnx_reader import OnnxReader
 from textscanner.reading import READ_BATCH, Reading
 from textscanner.schema import WordRecord
 
@@ -44,12 +46,14 @@ class Subject:
     Attributes:
       name: a checkpoint (URI, or a name that the package brings), or a peer's name.
       peer: whether it is a peer.
+      onnx: read with the exported network that lies in the checkpoint's folder.
       lexicon: what readings are held to; None for nothing.
     """
 
     name: str
     peer: bool = False
     lexicon: Lexicon | None = None
+    onnx: bool = False
 
     def open(self) -> Recognizer:
         """Loads it and reads once, so that what comes is timed warm.
@@ -57,9 +61,15 @@ class Subject:
         Raises:
           ValueError: it cannot be read, or is not installed.
         """
-        recognizer = open_peer(self.name) if self.peer else textscanner.load(local_checkpoint(self.name))
+        recognizer = self._load()
         recognizer.read([np.full((32, 128, 3), 127, np.uint8)])
         return recognizer
+
+    def _load(self) -> Recognizer:
+        if self.peer:
+            return open_peer(self.name)
+        folder = local_checkpoint(self.name)
+        return OnnxReader(pathlib.Path(folder)) if self.onnx else textscanner.load(folder)
 
 
 @dataclasses.dataclass(frozen=True, order=True)

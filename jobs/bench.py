@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from jobs.command import user_mistakes
+from textscanner.layout import ONNX_NAME, WEIGHTS_FOLDER
 
 if TYPE_CHECKING:  # importing it loads TensorFlow or Ray
     from textscanner.config import Config
@@ -30,6 +31,7 @@ RENDERED_WORDS = 2_000
 INGEST_WORDS = 20_000
 SINGLE_OBJECTS = 2_000  # of the loop with a request per image
 RUN_STEPS, RUN_WARMUP = 150, 50
+ONNX_WORDS = 512
 MIN_SECONDS = 8.0
 
 
@@ -90,6 +92,9 @@ def _compute(config: Config) -> None:
         _tell("read from disk, decode, augment, fit (one core)", "words/s", reader)
         _tell("training step, targets drawn inside (all cores)", "images/s", _train_step(config, reader.batch))
         _tell("reading, decoding inside (all cores)", "images/s", _read(config, reader.batch))
+        if (WEIGHTS_FOLDER / config.preset / ONNX_NAME).is_file():
+            what = "reading with the package's ONNX file (all cores)"
+            _tell(what, "images/s", _read_onnx(config.preset, reader.batch["image"]))
 
 
 def _render(folder: str) -> int:
@@ -148,6 +153,14 @@ def _read(config: Config, batch: dict[str, np.ndarray]) -> Callable[[], int]:
     reader = Reader(config, build_model(config))
     images = np.resize(batch["image"], (READ_BATCH, *batch["image"].shape[1:]))
     return lambda: len(reader.decode_batch(images).ids)
+
+
+def _read_onnx(name: str, images: np.ndarray) -> Callable[[], int]:
+    import textscanner
+
+    reader = textscanner.load_fast(name)
+    given = list(np.resize(images, (ONNX_WORDS, *images.shape[1:])))
+    return lambda: len(reader.read(given))
 
 
 @contextlib.contextmanager

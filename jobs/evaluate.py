@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--peer", action="append", default=[], metavar="NAME", help="score this one too: rapidocr or tesseract"
     )
+    parser.add_argument("--onnx", action="store_true", help="read with the model.onnx in its folder, as jobs.read does")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="Ray actors, for large prepared sets")
     return parser
 
@@ -58,9 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     lexicon = load_lexicon(args.lexicon) if args.lexicon else None
     datasets = dict(_named(given) for given in args.datasets)
-    subjects = [Subject(args.checkpoint, False, lexicon), *(Subject(peer, True, lexicon) for peer in args.peer)]
-    for subject in subjects[1:]:
-        subject.open()  # one that is not installed fails now
+    peers = [Subject(peer, True, lexicon) for peer in args.peer]
+    subjects = [Subject(args.checkpoint, False, lexicon, args.onnx), *peers]
+    for peer in peers:
+        peer.open()  # one that is not installed fails now
     scores: dict[str, dict[str, Score]] = {
         subject.name: {name: evaluate(subject, source, args.split, args.workers) for name, source in datasets.items()}
         for subject in subjects

@@ -1,23 +1,30 @@
-"""`python -m jobs.read`: reads word images."""
+"""`python -m jobs.read`: reads word images.
+
+Threads decode the next files while the network reads the ones before: only twice READ_AT_ONCE images are in memory.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from jobs.command import Help, user_mistakes
 from textscanner.layout import DEFAULT_WEIGHTS, shipped_weights
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from textscanner.onnx_reader import OnnxReader
     from textscanner.reader import Reader
 
-READ_AT_ONCE = 256  # images in memory
+READ_AT_ONCE = 256
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -43,22 +50,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Reads; returns 0, or 1 if an image could not be opened."""
     args = _parser().parse_args(argv)
     paths = _images(args.images)
-    from textscanner.images import decode
     from textscanner.lexicon import load_lexicon
 
     lexicon = load_lexicon(args.lexicon) if args.lexicon else None
     reader = _reader(args.checkpoint)
     failed = 0
-    for start in range(0, len(paths), READ_AT_ONCE):
-        images, opened = [], []
-        for path in paths[start : start + READ_AT_ONCE]:
-            try:
-                images.append(decode(path.read_bytes(), str(path)))
-                opened.append(path)
-            except (OSError, ValueError) as error:
-                print(f"set aside: {error}", file=sys.stderr)
-                failed += 1
-        for path, image, found in zip(opened, images, reader.read(images), strict=True):
+    for files in _opened(paths):
+        broken = [found for _, found in files if isinstance(found, Exception)]
+        for error in broken:
+            print(f"set aside: {error}", file=sys.stderr)
+        failed += len(broken)
+        known = [(path, found) for path, found in files if not isinstance(found, Exception)]
+        readings = reader.read([image for _, image in known])
+        for (path, image), found in zip(known, readings, strict=True):
             reading = lexicon.nearest(found) if lexicon else found
             if args.json:
                 print(json.dumps({"file": str(path), **dataclasses.asdict(reading)}, ensure_ascii=False))
@@ -99,6 +103,26 @@ def _images(given: Sequence[str]) -> list[pathlib.Path]:
             raise ValueError(f"{name} holds no image ({', '.join(SUFFIXES)}); a checkpoint is given with --checkpoint")
         found += inside
     return found
+
+
+def _opened(paths: Sequence[pathlib.Path]) -> Iterator[list[tuple[pathlib.Path, np.ndarray | Exception]]]:
+    """The files in order, READ_AT_ONCE at a time, each with its image or with why there is none."""
+    parts = [paths[start : start + READ_AT_ONCE] for start in range(0, len(paths), READ_AT_ONCE)]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        ahead = threads.map(_open, parts[0])
+        for part, following in zip(parts, [*parts[1:], []], strict=True):
+            images = list(ahead)
+            ahead = threads.map(_open, following)
+            yield list(zip(part, images, strict=True))
+
+
+def _open(path: pathlib.Path) -> np.ndarray | Exception:
+    from textscanner.images import decode
+
+    try:
+        return decode(path.read_bytes(), str(path))
+    except (OSError, ValueError) as error:
+        return error
 
 
 def _write_overlay(path: pathlib.Path, image, reading) -> None:  # noqa: ANN001

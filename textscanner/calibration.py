@@ -56,4 +56,3 @@ class Calibration:
         for name, row in zip(names, self._counts, strict=True):
             metrics |= row[t].named(f"val/{name}")
         return float(THRESHOLDS[t]), metrics
-

@@ -2,6 +2,7 @@
 
 Decoding is inside the graph. What a caller must do is said in the metadata: fit the image, look up the characters.
 `saved_model` runs in TensorFlow, `onnx` in ONNX Runtime, `litert` on phones and boards. The batch is free in all.
+An ONNX file may be made smaller (`half`) or smaller and faster (calibration words: 8-bit convolutions).
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from textscanner.charset import FIRST_CHARACTER_ID, UNKNOWN_CHARACTER
 from textscanner.decode import decode
 from textscanner.images import PAD_VALUE, fit
 from textscanner.layout import ONNX_NAME
+from textscanner.metrics import WordCounts
 from textscanner.model.assembly import forward
+from textscanner.quantize import quantize
 from textscanner.reader import Reader
+from textscanner.reading import READ_BATCH
 
 Format = Literal["saved_model", "onnx", "litert"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -32,6 +36,7 @@ OUTPUTS = ("ids", "confidences", "positions", "word_confidence")
 METADATA_NAME = "metadata.json"
 ONNX_OPSET = 17  # 18 makes the axes of a mean an input, which tf2onnx shares between means and then turns for one
 NOISE_IMAGES = 64
+SURE = 0.5  # a word's confidence from which rounding must not change what is read
 HALVED_FROM = 1024  # elements; smaller constants (and shapes) stay as they are
 
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -72,12 +77,13 @@ def _unrolled(model: keras.Model) -> keras.Model:
     return copy
 
 
-def metadata(reader: Reader) -> dict[str, Any]:
-    """What a program needs to know to use an exported model, JSON-compatible."""
+def metadata(reader: Reader, weights: str = "float32") -> dict[str, Any]:
+    """What a program needs to know to use an exported model, JSON-compatible; `weights` is how they are stored."""
     model = reader.config.model
     return {
         "textscanner_version": textscanner.__version__,
         "step": reader.step,
+        "weights": weights,
         "input": {
             "name": "image",
             "dtype": "uint8",
@@ -101,39 +107,58 @@ def metadata(reader: Reader) -> dict[str, Any]:
     }
 
 
-def export(reader: Reader, form: Format, out: pathlib.Path, half: bool = False) -> pathlib.Path:
+def export(
+    reader: Reader,
+    form: Format,
+    out: pathlib.Path,
+    half: bool = False,
+    calibration: Sequence[np.ndarray] | None = None,
+) -> pathlib.Path:
     """Writes the model into the folder `out` with METADATA_NAME beside it; returns the model's path.
 
-    `half` stores the weights of an ONNX file as float16.
+    Args:
+      half: store the weights of an ONNX file as float16; with `calibration`, those that stay floats.
+      calibration: words, uint8 RGB of any size; if given, the convolutions of an ONNX file compute with 8 bits in the
+        ranges that these words need.
 
     Raises:
-      ValueError: there is no such format, or it is exported there already.
+      ValueError: there is no such format, it cannot be stored so, there is no calibration word, or the file is there.
     """
     if form not in FORMATS:
         raise ValueError(f"--format is {form!r}: one of {', '.join(FORMATS)}")
+    if form != "onnx" and (half or calibration is not None):
+        raise ValueError(f"--format is {form}: --half and --int8 are for onnx")
+    if calibration is not None and not calibration:
+        raise ValueError("--int8 has no word to calibrate with: give --calibrate a data set or a folder of words")
     names = {"saved_model": "saved_model", "onnx": ONNX_NAME, "litert": "model.tflite"}
     path = out / names[form]
     if path.exists():
         raise ValueError(f"{path} is there already: delete it or give another --out")
     out.mkdir(parents=True, exist_ok=True)
     exported = _Exported(reader)
+    told = metadata(reader, "int8" if calibration is not None else "float16" if half else "float32")
     if form == "saved_model":
         tf.saved_model.save(exported, str(path), signatures={"serving_default": exported.read})
     elif form == "onnx":
-        _write_onnx(exported, metadata(reader), path, half)
+        fitted = None if calibration is None else [fit(image, reader.config.model)[0] for image in calibration]
+        _write_onnx(exported, told, path, half, fitted)
     else:
         _write_litert(exported, path)
-    (out / METADATA_NAME).write_text(json.dumps(metadata(reader), indent=2, ensure_ascii=False))
+    (out / METADATA_NAME).write_text(json.dumps(told, indent=2, ensure_ascii=False))
     return path
 
 
-def _write_onnx(exported: _Exported, told: dict[str, Any], path: pathlib.Path, half: bool) -> None:
+def _write_onnx(
+    exported: _Exported, told: dict[str, Any], path: pathlib.Path, half: bool, calibration: list[np.ndarray] | None
+) -> None:
     import onnx
     import tf2onnx
 
     model, _ = tf2onnx.convert.from_function(
         exported.read, input_signature=exported.read.input_signature, opset=ONNX_OPSET
     )
+    if calibration is not None:
+        model = quantize(model, calibration)
     onnx.helper.set_model_props(model, {"textscanner": json.dumps(told, ensure_ascii=False)})
     if half:
         _halve(model.graph)
@@ -202,23 +227,67 @@ def _open_litert(path: pathlib.Path) -> Runner:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """How an exported model reads against its checkpoint: words compared, words that differ, largest difference of
-    a confidence."""
+    """How an exported model reads against its checkpoint.
 
-    num_words: int
-    num_different: int
-    confidence_gap: float
+    Attributes:
+      num_words, num_different: images read by both, and how many of them differently.
+      num_sure, num_sure_different: the same of the words that the checkpoint reads with a confidence of SURE or more.
+      confidence_gap: the largest difference of a character's confidence, in words read alike.
+      wanted, got: the scores of the checkpoint and of the exported model where the text is known.
+    """
+
+    num_words: int = 0
+    num_different: int = 0
+    num_sure: int = 0
+    num_sure_different: int = 0
+    confidence_gap: float = 0.0
+    wanted: WordCounts = dataclasses.field(default_factory=WordCounts)
+    got: WordCounts = dataclasses.field(default_factory=WordCounts)
+
+    def __add__(self, other: Comparison) -> Comparison:
+        return Comparison(
+            self.num_words + other.num_words,
+            self.num_different + other.num_different,
+            self.num_sure + other.num_sure,
+            self.num_sure_different + other.num_sure_different,
+            max(self.confidence_gap, other.confidence_gap),
+            self.wanted + other.wanted,
+            self.got + other.got,
+        )
 
 
-def compare(reader: Reader, run: Runner, images: Sequence[np.ndarray]) -> Comparison:
-    """Reads noise and the given images (uint8 RGB of any size) with both."""
+def noise(reader: Reader) -> list[np.ndarray]:
+    """NOISE_IMAGES of the network's size: nothing that a network is sure of, so that small errors show."""
     model = reader.config.model
-    noise = np.random.default_rng(0).integers(0, 256, (NOISE_IMAGES, model.height_px, model.width_px, 3), np.uint8)
-    inputs = np.concatenate([noise, *(fit(image, model)[0][None] for image in images)])
-    different, gap = 0, 0.0
-    for start in range(0, len(inputs), NOISE_IMAGES):
-        batch = inputs[start : start + NOISE_IMAGES]
-        wanted, got = reader.decode_batch(batch), run(batch)
-        different += int((wanted.ids != got["ids"]).any(1).sum())
-        gap = max(gap, float(np.nan_to_num(np.abs(wanted.confidences - got["confidences"]), nan=np.inf).max()))
-    return Comparison(len(inputs), different, gap)
+    shape = (NOISE_IMAGES, model.height_px, model.width_px, 3)
+    return list(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+
+
+def compare(reader: Reader, run: Runner, images: Sequence[np.ndarray], texts: Sequence[str] = ()) -> Comparison:
+    """Reads images (uint8 RGB of any size) with both; `texts` are what they say, where that is known."""
+    total = Comparison()
+    for start in range(0, len(images), READ_BATCH):
+        part = slice(start, start + READ_BATCH)
+        batch = np.stack([fit(image, reader.config.model)[0] for image in images[part]])
+        total += _compare_batch(reader, run, batch, texts[part])
+    return total
+
+
+def _compare_batch(reader: Reader, run: Runner, batch: np.ndarray, texts: Sequence[str]) -> Comparison:
+    wanted, got = reader.decode_batch(batch), run(batch)
+    different = (wanted.ids != got["ids"]).any(1)
+    gaps = np.nan_to_num(np.abs(wanted.confidences - got["confidences"]), nan=np.inf)[~different]
+    scores = [
+        WordCounts.from_pairs(texts, [reader.charset.decode(row) for row in ids]) if texts else WordCounts()
+        for ids in (wanted.ids, got["ids"])
+    ]
+    sure = wanted.word_confidence >= SURE
+    return Comparison(
+        num_words=len(batch),
+        num_different=int(different.sum()),
+        num_sure=int(sure.sum()),
+        num_sure_different=int((different & sure).sum()),
+        confidence_gap=float(gaps.max(initial=0)),
+        wanted=scores[0],
+        got=scores[1],
+    )

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import textscanner
-from textscanner.export import FORMATS, METADATA_NAME, compare, export, open_exported
+from jobs.export import main
+from tests.factories import write_dataset
+from textscanner.export import FORMATS, METADATA_NAME, compare, export, noise, open_exported
 from textscanner.images import decode
 
 EXAMPLE = pathlib.Path(__file__).parents[2] / "docs" / "read_onnx.py"
@@ -41,7 +43,7 @@ def exported(request, reader, tmp_path_factory):
 def test_the_same_words_are_read_in_batches_of_any_size(exported, reader, images):
     run = open_exported(exported)
     assert len(images) % 64 != 0
-    found = compare(reader, run, images)
+    found = compare(reader, run, [*noise(reader), *images])
     assert found.num_words == 64 + len(images)
     assert (found.num_different, found.confidence_gap) == (0, pytest.approx(0, abs=1e-4))
     with pytest.raises(ValueError, match="there already"):
@@ -52,6 +54,62 @@ def test_a_model_that_reads_otherwise_is_found_out(exported, learnt, images):
     other = textscanner.load(learnt.checkpoint)
     other.model.get_layer("class_logits").kernel.assign(-other.model.get_layer("class_logits").kernel)
     assert compare(other, open_exported(exported), images).num_different > len(images) / 2
+
+
+@pytest.fixture(scope="module")
+def int8(reader, images, tmp_path_factory):
+    return export(reader, "onnx", tmp_path_factory.mktemp("int8"), half=True, calibration=images)
+
+
+def test_eight_bits_read_the_words_that_are_known(int8, reader, images, learnt):
+    import onnx
+
+    texts = [record.text for record in learnt.words]
+    found = compare(reader, open_exported(int8), images, texts)
+    assert found.num_different <= 1 and found.num_sure > len(images) / 2 and found.num_sure_different == 0
+    assert found.wanted.num_words == len(images)
+    assert found.got.num_correct >= found.wanted.num_correct - 1
+    model = onnx.load(str(int8))
+    assert {node.domain for node in model.graph.node} == {""} == {opset.domain for opset in model.opset_import}
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    kernels = [array for array in weights if array.dtype == np.int8 and array.ndim == 4]
+    assert len(kernels) == sum(node.op_type == "Conv" for node in model.graph.node)
+    assert max(np.abs(kernel.astype(int)).max() for kernel in kernels) <= 64  # 7 bits: sums of two products fit 16
+    assert json.loads((int8.parent / METADATA_NAME).read_text())["weights"] == "int8"
+
+
+def test_eight_bits_make_the_file_smaller(int8, reader, tmp_path):
+    plain = export(reader, "onnx", tmp_path)  # tiny: more graph than weights
+    assert int8.stat().st_size < 0.75 * plain.stat().st_size
+
+
+def test_a_calibration_that_saw_no_word_is_found_out(learnt, tmp_path, capsys):
+    known = write_dataset(str(tmp_path / "known"), learnt.words)
+    blank = tmp_path / "blank"
+    blank.mkdir()
+    cv2.imwrite(str(blank / "0.png"), np.full((32, 128, 3), 127, np.uint8))
+    given = [learnt.checkpoint, "--format", "onnx", "--int8", "--out", str(tmp_path / "out")]
+    assert main([*given, "--calibrate", str(blank), "--check", known]) == 1
+    told = capsys.readouterr()
+    assert "sure of differ: --max-different is 5" in told.err
+    assert f"{known}: {len(learnt.words)} images" in told.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--format", "onnx", "--int8", "--calibrate", "EMPTY"], "which holds no image"),
+        (["--format", "onnx", "--calibrate", "EMPTY"], "--calibrate is for --int8"),
+        (["--format", "litert", "--half"], "--half and --int8 are for onnx"),
+    ],
+)
+def test_what_cannot_be_quantized_is_a_sentence(flags, sentence, learnt, tmp_path, capsys):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    told = [str(empty) if flag == "EMPTY" else flag for flag in flags]
+    assert main([learnt.checkpoint, "--out", str(tmp_path / "out"), *told]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def _format_of(path):
