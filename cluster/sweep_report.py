@@ -130,6 +130,7 @@ def importances(sweep: Sweep, results: SweepResults) -> dict[str, float]:
     whole = [record for record in results.ranked() if set(record.sample) == set(sweep.space.domains)]
     if len(whole) < MIN_TRIALS_FOR_IMPORTANCE or len(sweep.space.domains) < 2:
         return {}
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize" if results.mode == "max" else "minimize")
     known = distributions(sweep.space)
     for record in whole:

@@ -20,6 +20,7 @@ from cluster.dataset import validation_metrics
 from cluster.errors import RunError
 from cluster.launch import check_start, cpus_wanted, describe, with_absolute_uris
 from cluster.resources import cluster_limits
+from cluster.schedulers import RememberingASHA, RememberingMedian
 from cluster.session import local_session
 from cluster.space import Sample, Space, Value, check_space
 from cluster.storage import TUNE_NAME, SweepLayout, absolute_uri, open_uri
@@ -290,13 +291,13 @@ def _scheduler(sweep: Sweep) -> Any:
 
     steps, shortest = sweep.config.train.num_steps, sweep.config.train.validate_every
     if sweep.scheduler == "asha":
-        return schedulers.ASHAScheduler(
-            time_attr="step", max_t=steps, grace_period=shortest, reduction_factor=REDUCTION
+        return RememberingASHA(
+            sweep.layout, time_attr="step", max_t=steps, grace_period=shortest, reduction_factor=REDUCTION
         )
     if sweep.scheduler == "hyperband":
         return schedulers.HyperBandScheduler(time_attr="step", max_t=steps, reduction_factor=REDUCTION)
     if sweep.scheduler == "median":
-        return schedulers.MedianStoppingRule(time_attr="step", grace_period=shortest, min_samples_required=2)
+        return RememberingMedian(sweep.layout, time_attr="step", grace_period=shortest, min_samples_required=2)
     if sweep.scheduler == "pbt":
         return schedulers.PopulationBasedTraining(
             time_attr="step",

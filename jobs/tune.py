@@ -118,11 +118,9 @@ def _conclude(sweep: Any, results: Any, best: Any, command: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("trial", "state", "steps", sweep.metric, "values")
+    table = Table("trial", "state", "steps", sweep.metric)
     for record in results.ranked()[:5]:
-        point = record.best(sweep.mode)
-        values = "  ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in record.sample.items())
-        table.add_row(record.trial, record.state, str(record.last.step), f"{point.value:.4f}", values)
+        table.add_row(record.trial, record.state, str(record.last.step), f"{record.best(sweep.mode).value:.4f}")
     Console().print(table)
     counts = ", ".join(f"{n} {s}" for s in ("finished", "stopped", "failed") if (n := results.count(s)))
     print(f"{len(results.trials)} trials: {counts}; {results.elapsed_s / 60:.0f} min")
