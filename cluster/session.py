@@ -54,16 +54,22 @@ def _start(num_cpus: int, state_api: bool) -> None:
     end each other. So each cluster names its own address, or one where nothing answers.
     """
     port = _free_port() if state_api else NO_PORT
+    given = dict(os.environ)
     os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", IDLE_WORKERS_KEPT_MS)
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=state_api,
-        dashboard_port=port if state_api else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=state_api,
+            dashboard_port=port if state_api else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    finally:  # the cluster's processes have it; what this one starts besides may talk to others
+        for name in os.environ.keys() - given.keys():
+            del os.environ[name]
+        os.environ.update(given)
 
 
 def _free_port() -> int:

@@ -90,6 +90,8 @@ class Sweep:
             why = f"there are {', '.join(known)}" if known else "no --val is given, so nothing is validated"
             raise ValueError(f"--metric is {self.metric!r}: no trial would report it; {why}")
         if self.scheduler == "pbt":
+            if self.search != "random":
+                raise ValueError(f"--scheduler pbt changes values itself: it needs --search random, not {self.search}")
             shaping = [key for key in self.space.domains if key.partition(".")[0] not in CHANGEABLE_SECTIONS]
             if shaping:
                 raise ValueError(
@@ -262,7 +264,8 @@ def _tuner(sweep: Sweep, config: Config, concurrent: int) -> tune.Tuner:
             storage_path=open_uri(layout.root).path,
             storage_filesystem=own.filesystem,
             failure_config=tune.FailureConfig(max_failures=sweep.retries),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),  # pointers; each one makes Tune save its state
+            # Pointers. With one kept, each one makes Tune save its state; others may still start from older ones.
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=3 if sweep.scheduler == "pbt" else 1),
             callbacks=[watch],
             stop=stop,
             verbose=0,
@@ -303,7 +306,7 @@ def _scheduler(sweep: Sweep) -> Any:
             time_attr="step",
             perturbation_interval=shortest,
             hyperparam_mutations=_domains(sweep),
-            synch=False,
+            synch=True,  # trials wait for each other at each interval: also those that there was no room for at once
         )
     return schedulers.FIFOScheduler()
 

@@ -140,8 +140,8 @@ def test_a_bad_trial_goes_on_from_a_good_ones_checkpoint(data, tmp_path):
     space = tmp_path / "space.toml"
     space.write_text("optimizer.learning_rate = { choice = [0.01, 1e-7] }")
     given = ["tiny", "--train", data[0], "--val", data[1], "--storage", str(tmp_path), "--name", "pbt"]
-    given += ["--space", str(space), "--trials", "2", "--seed", str(SEED), "--metric", METRIC, "--scheduler", "pbt"]
-    shares = ["train.cpus_per_worker=0.2", "data.task_cpus=0.2"]
+    given += ["--space", str(space), "--trials", "2", "--seed", "1", "--metric", METRIC, "--scheduler", "pbt"]
+    shares = ["train.num_steps=200", "train.cpus_per_worker=0.2", "data.task_cpus=0.2"]
     assert tune_job([*given, "--set", *CADENCE, *ALONE, *shares]) == 0
     results = load_results(SweepLayout(str(tmp_path), "pbt"))
     good, bad = sorted(results.trials, key=lambda record: record.points[0].value, reverse=True)

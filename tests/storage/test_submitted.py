@@ -49,7 +49,6 @@ def node(environment, *arguments):
 def dashboard(object_store):
     """A head that runs no work and two nodes of two CPUs; the address that jobs are submitted to."""
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "PATH": f"{BIN}:{os.environ['PATH']}"}
-    environment.pop("RAY_API_SERVER_ADDRESS", None)
     (gcs,), (port,), agents = free_ports(25_000, 1), free_ports(26_000, 1), free_ports(27_000, 3)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True))

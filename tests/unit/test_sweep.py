@@ -50,6 +50,7 @@ def results() -> SweepResults:
         ({"metric": "val/wrong"}, "no trial would report it; there are val/word_accuracy"),
         ({"warm_start": "x"}, "--warm-start needs --search tpe"),
         ({"stall_s": 0}, "--stall is 0"),
+        ({"scheduler": "pbt", "search": "tpe"}, "it needs --search random"),
         ({"config": override(BASE, ["train.num_steps=10"])}, "train.validate_every is 20: must not exceed"),
     ],
 )
