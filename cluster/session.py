@@ -19,6 +19,7 @@ from cluster.s3_settings import passed_on
 from cluster.trackers import PASSED_ON as TRACKER_VARIABLES
 
 SCHEDULING_PAUSE_S = 0.02
+API_ADDRESS = "RAY_API_SERVER_ADDRESS"
 NO_PORT = 9  # the discard service's: nothing listens there
 IDLE_WORKERS_KEPT_MS = "60000"  # Ray ends them after a second, and the next reading task pays for a start again
 
@@ -54,9 +55,9 @@ def _start(num_cpus: int, state_api: bool) -> None:
     end each other. So each cluster names its own address, or one where nothing answers.
     """
     port = _free_port() if state_api else NO_PORT
-    given = dict(os.environ)
-    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", IDLE_WORKERS_KEPT_MS)
+    given = os.environ.get(API_ADDRESS)
+    os.environ[API_ADDRESS] = f"http://127.0.0.1:{port}"
     try:
         ray.init(
             address="local",
@@ -67,9 +68,9 @@ def _start(num_cpus: int, state_api: bool) -> None:
             logging_level=logging.ERROR,
         )
     finally:  # the cluster's processes have it; what this one starts besides may talk to others
-        for name in os.environ.keys() - given.keys():
-            del os.environ[name]
-        os.environ.update(given)
+        del os.environ[API_ADDRESS]
+        if given is not None:
+            os.environ[API_ADDRESS] = given
 
 
 def _free_port() -> int:
