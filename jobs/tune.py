@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -139,7 +138,7 @@ def _retrain(args: argparse.Namespace, sweep: Any, best: Any) -> int:
 
     config = override(best.config, [f"train.num_steps={args.retrain}"])
     print(f"training the winner for {args.retrain} steps", flush=True)
-    result = train_run(dataclasses.replace(config), sweep.layout.root, WINNER_RUN)
+    result = train_run(config, sweep.layout.root, WINNER_RUN)
     print(f"winner  {result.checkpoint}  {sweep.metric} {result.metrics.get(sweep.metric, 0.0):.4f}")
     return 0
 

@@ -53,6 +53,7 @@ def test_a_file_becomes_configs_that_lie_in_it(tmp_path):
 def test_the_spaces_that_come_with_it_fit_every_preset(name):
     for start in ("small", "tiny", "paper"):
         check_space(SPACES[name], preset(start))
+        assert SPACES[name].apply(preset(start), SPACES[name].draw(np.random.default_rng(0))) != preset(start)
 
 
 @pytest.mark.parametrize(
