@@ -34,6 +34,7 @@ from textscanner.metrics import WordCounts, normalize_for_scoring
 from textscanner.onnx_reader import OnnxReader
 from textscanner.reading import READ_BATCH, Reading
 from textscanner.schema import WordRecord
+from textscanner.vocabulary import NO_VOCABULARY
 
 MISTAKES_KEPT = 60
 NOTHING_READ = Reading("", 0.0, ())
@@ -45,12 +46,14 @@ class Subject:
 
     Attributes:
       name: a checkpoint (URI, or a name that the package brings), or a peer's name.
+      vocabulary: which words are likely (textscanner/vocabulary.py); peers have their own.
       peer: whether it is a peer.
       onnx: read with the exported network that lies in the checkpoint's folder.
       lexicon: what readings are held to; None for nothing.
     """
 
     name: str
+    vocabulary: str = NO_VOCABULARY
     peer: bool = False
     lexicon: Lexicon | None = None
     onnx: bool = False
@@ -69,7 +72,9 @@ class Subject:
         if self.peer:
             return open_peer(self.name)
         folder = local_checkpoint(self.name)
-        return OnnxReader(pathlib.Path(folder)) if self.onnx else textscanner.load(folder)
+        if self.onnx:
+            return OnnxReader(pathlib.Path(folder), self.vocabulary)
+        return textscanner.load(folder, self.vocabulary)
 
 
 @dataclasses.dataclass(frozen=True, order=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.errors import StorageError
+from textscanner.vocabulary import DEFAULT_VOCABULARY, NO_VOCABULARY
 
 if TYPE_CHECKING:
     from textscanner.config import Config
@@ -70,6 +71,24 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--charset-file", metavar="FILE", help="characters to read; 0-9a-z, case-insensitive, if not given"
     )
+
+
+def add_word_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is known of the words to be read."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--vocabulary",
+        default=DEFAULT_VOCABULARY,
+        metavar="WORDS",
+        help="which words are likely, where the image leaves a doubt: languages (en, de, en+de, ...), a file with a "
+        "word a line, or none for what the network sees",
+    )
+    group.add_argument("--lexicon", metavar="FILE", help="the only words there are, one a line: the closest is read")
+
+
+def vocabulary_of(args: argparse.Namespace) -> str:
+    """The vocabulary asked for; a lexicon needs none."""
+    return NO_VOCABULARY if args.lexicon else args.vocabulary
 
 
 def run_config(args: argparse.Namespace, workers: int | None) -> Config:

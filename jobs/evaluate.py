@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jobs.command import user_mistakes
+from jobs.command import add_word_arguments, user_mistakes, vocabulary_of
 
 if TYPE_CHECKING:  # importing it loads TensorFlow
     from cluster.evaluation import Score
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
     parser.add_argument("--errors", metavar="FILE", help="draw the most confident mistakes there, as a PNG")
     parser.add_argument("--split", metavar="NAME", help="only rows of this split, of formats with splits")
-    parser.add_argument("--lexicon", metavar="FILE", help="a word a line; a reading becomes the closest one")
+    add_word_arguments(parser)
     parser.add_argument(
         "--peer", action="append", default=[], metavar="NAME", help="score this one too: rapidocr or tesseract"
     )
@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     lexicon = load_lexicon(args.lexicon) if args.lexicon else None
     datasets = dict(_named(given) for given in args.datasets)
-    peers = [Subject(peer, True, lexicon) for peer in args.peer]
-    subjects = [Subject(args.checkpoint, False, lexicon, args.onnx), *peers]
+    peers = [Subject(peer, peer=True, lexicon=lexicon) for peer in args.peer]
+    subjects = [Subject(args.checkpoint, vocabulary_of(args), lexicon=lexicon, onnx=args.onnx), *peers]
     for peer in peers:
         peer.open()  # one that is not installed fails now
     scores: dict[str, dict[str, Score]] = {
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for subject in subjects
     }
     own = scores[args.checkpoint]
-    _print_table(scores)
+    _print_table(scores, {args.checkpoint: f", vocabulary {subjects[0].vocabulary}"})
     _print_details(own)
     if args.errors:
         _draw_mistakes(own, pathlib.Path(args.errors))
@@ -86,7 +86,7 @@ def _named(given: str) -> tuple[str, str]:
     return (name, source) if equals and "/" not in name else (given, given)
 
 
-def _print_table(scores: dict[str, dict[str, Score]]) -> None:
+def _print_table(scores: dict[str, dict[str, Score]], notes: dict[str, str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -96,7 +96,7 @@ def _print_table(scores: dict[str, dict[str, Score]]) -> None:
             score = by_set[name]
             counts, error = score.counts, score.breakdown.calibration_error
             shares = (f"{share:.1%}" for share in (counts.word_accuracy, counts.one_minus_ned, error))
-            shown = reader.rstrip("/").rpartition("/")[2]
+            shown = reader.rstrip("/").rpartition("/")[2] + notes.get(reader, "")
             table.add_row(name, shown, f"{counts.num_words:,.0f}", *shares, f"{score.words_per_second:,.0f}")
     Console().print(table)
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from jobs.command import Help, user_mistakes
+from jobs.command import Help, add_word_arguments, user_mistakes, vocabulary_of
 from textscanner.layout import DEFAULT_WEIGHTS, shipped_weights
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URI",
         help="a checkpoint, a run for its best one (folders or s3:// URIs), or weights that the package brings",
     )
-    parser.add_argument("--lexicon", metavar="FILE", help="a word a line; a reading becomes the closest one")
+    add_word_arguments(parser)
     parser.add_argument("--overlay", metavar="DIR", help="draw the characters and their order on copies there")
     parser.add_argument("--json", action="store_true", help="a JSON object a line, with character positions in pixels")
     return parser
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from textscanner.lexicon import load_lexicon
 
     lexicon = load_lexicon(args.lexicon) if args.lexicon else None
-    reader = _reader(args.checkpoint)
+    reader = _reader(args.checkpoint, vocabulary_of(args))
     failed = 0
     for files in _opened(paths):
         broken = [found for _, found in files if isinstance(found, Exception)]
@@ -73,18 +73,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _reader(checkpoint: str) -> Reader | OnnxReader:
+def _reader(checkpoint: str, vocabulary: str) -> Reader | OnnxReader:
     """Weights that the package brings start without TensorFlow and without what talks to storage."""
     import textscanner
 
     if checkpoint in shipped_weights():
-        return textscanner.load_fast(checkpoint)
+        return textscanner.load_fast(checkpoint, vocabulary)
     from cluster.checkpoints import local_checkpoint
     from cluster.logs import load_tensorflow
 
     folder = local_checkpoint(checkpoint)
     load_tensorflow()
-    return textscanner.load(folder)
+    return textscanner.load(folder, vocabulary)
 
 
 def _images(given: Sequence[str]) -> list[pathlib.Path]:

@@ -15,23 +15,27 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: str) -> Reader:
+def load(path: str, vocabulary: str = "none") -> Reader:
     """The reader of a checkpoint folder, or of weights that the package brings, by their name.
 
+    Args:
+      vocabulary: which words are likely, beside what the network sees: languages (`en`, `en+de`), a file with a word a
+        line, or `none`.
+
     Raises:
-      ValueError: `path` is not a checkpoint.
+      ValueError: `path` is not a checkpoint, or there is no such vocabulary.
     """
     from textscanner.checkpoint import load as load_checkpoint
     from textscanner.layout import shipped_weights
 
-    return load_checkpoint(shipped_weights().get(path, path))
+    return load_checkpoint(shipped_weights().get(path, path), vocabulary)
 
 
-def load_fast(path: str) -> Reader | OnnxReader:
+def load_fast(path: str, vocabulary: str = "none") -> Reader | OnnxReader:
     """What reads the same words with the shortest start: ONNX Runtime if the folder holds an exported network.
 
     Raises:
-      ValueError: `path` is not a checkpoint.
+      ValueError: `path` is not a checkpoint, or there is no such vocabulary.
     """
     import pathlib
 
@@ -39,7 +43,7 @@ def load_fast(path: str) -> Reader | OnnxReader:
 
     folder = pathlib.Path(shipped_weights().get(path, path))
     if not (folder / ONNX_NAME).is_file():
-        return load(str(folder))
+        return load(str(folder), vocabulary)
     from textscanner.onnx_reader import OnnxReader
 
-    return OnnxReader(folder)
+    return OnnxReader(folder, vocabulary)

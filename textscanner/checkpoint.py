@@ -24,6 +24,7 @@ from textscanner.model import build_model
 from textscanner.model.heads import CLASS_LOGITS
 from textscanner.reader import Reader
 from textscanner.step import TrainingState
+from textscanner.vocabulary import NO_VOCABULARY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +53,11 @@ def save(folder: str | pathlib.Path, state: TrainingState, saved: Saved) -> None
     (folder / STATE_NAME).write_text(json.dumps(record, indent=2))
 
 
-def load(path: str | pathlib.Path) -> Reader:
-    """The reader of a checkpoint folder; needs neither Ray nor a cluster.
+def load(path: str | pathlib.Path, vocabulary: str = NO_VOCABULARY) -> Reader:
+    """The reader of a checkpoint folder; needs neither Ray nor a cluster. `vocabulary`: see `load_vocabulary`.
 
     Raises:
-      ValueError: the folder is no checkpoint, or its files do not belong together.
+      ValueError: the folder is no checkpoint, its files do not belong together, or there is no such vocabulary.
     """
     folder = pathlib.Path(path)
     saved, config = read_saved(folder), read_config(folder)
@@ -64,7 +65,7 @@ def load(path: str | pathlib.Path) -> Reader:
     bare = dataclasses.replace(config, model=dataclasses.replace(config.model, imagenet_weights="none"))
     model = build_model(bare)
     _assign(_named(model.weights), _read(folder / WEIGHTS_NAME), folder / WEIGHTS_NAME)
-    return Reader(config, model, saved.step, saved.metrics, saved.threshold)
+    return Reader(config, model, saved.step, saved.metrics, saved.threshold, vocabulary)
 
 
 def restore(folder: str | pathlib.Path, state: TrainingState) -> Saved:

@@ -16,12 +16,13 @@ DEFAULT_THRESHOLD = 0.3  # the paper's score threshold; checkpoints carry one ca
 
 
 class Decoded(NamedTuple):
-    """Readings of a batch; positions past a word's end hold 0.
+    """Readings of a batch.
 
     Attributes:
       ids: int32 [B, N], class ids, 0 behind the word.
-      confidences: float32 [B, N] in 0..1.
-      centres: float32 [B, N, 2], x y in pixels of the network's input.
+      confidences: float32 [B, N] in 0..1, 0 behind the word.
+      centres: float32 [B, N, 2], x y in pixels of the network's input, of all positions.
+      scores: float32 [B, N, C], the share of each class at all positions; background 0.
       strengths: float32 [B, N], the strongest cell of each H_k whatever the threshold.
       raw_ids: int32 [B, N], class ids of all positions whatever the threshold.
       word_confidence: float32 [B], the product over the characters read; 0 for an empty reading.
@@ -30,6 +31,7 @@ class Decoded(NamedTuple):
     ids: tf.Tensor
     confidences: tf.Tensor
     centres: tf.Tensor
+    scores: tf.Tensor
     strengths: tf.Tensor
     raw_ids: tf.Tensor
     word_confidence: tf.Tensor
@@ -62,7 +64,8 @@ def decode_maps(
     heat = order * localization[..., None]  # H [B, h, w, N]
     mass = tf.maximum(tf.reduce_sum(heat, (1, 2)), 1e-6)  # [B, N]
     scores = tf.einsum("bhwc,bhwk->bkc", classes, heat)[..., 1:] / mass[..., None]
-    raw_ids = 1 + tf.argmax(scores, -1, tf.int32)
+    scores = tf.pad(scores, [[0, 0], [0, 0], [1, 0]])
+    raw_ids = tf.argmax(scores, -1, tf.int32)
     strengths = tf.reduce_max(heat, (1, 2))
     alive = tf.cast(tf.cumsum(tf.cast(strengths < threshold, tf.int32), 1) == 0, tf.float32)
     confidences = alive * tf.reduce_max(scores, -1)
@@ -77,6 +80,4 @@ def decode_maps(
     )
     empty = alive[:, 0] == 0
     word = tf.where(empty, 0.0, tf.reduce_prod(tf.where(alive > 0, confidences, 1.0), 1))
-    return Decoded(
-        tf.cast(alive, tf.int32) * raw_ids, confidences, centres * alive[..., None], strengths, raw_ids, word
-    )
+    return Decoded(tf.cast(alive, tf.int32) * raw_ids, confidences, centres, scores, strengths, raw_ids, word)

@@ -32,7 +32,7 @@ from textscanner.reading import READ_BATCH
 
 Format = Literal["saved_model", "onnx", "litert"]
 FORMATS: tuple[str, ...] = get_args(Format)
-OUTPUTS = ("ids", "confidences", "positions", "word_confidence")
+OUTPUTS = ("ids", "confidences", "positions", "word_confidence", "scores", "strengths")
 METADATA_NAME = "metadata.json"
 ONNX_OPSET = 17  # 18 makes the axes of a mean an input, which tf2onnx shares between means and then turns for one
 NOISE_IMAGES = 64
@@ -56,8 +56,8 @@ class _Exported(tf.Module):
         def read(image: tf.Tensor) -> dict[str, tf.Tensor]:
             outputs = forward(self.model, image, training=False)
             decoded = decode(outputs, reader.threshold, model.map_stride_x, model.map_stride_y)
-            values = (decoded.ids, decoded.confidences, decoded.centres, decoded.word_confidence)
-            return dict(zip(OUTPUTS, values, strict=True))
+            reading = (decoded.ids, decoded.confidences, decoded.centres, decoded.word_confidence)
+            return dict(zip(OUTPUTS, (*reading, decoded.scores, decoded.strengths), strict=True))
 
         self.read = read
 
@@ -98,6 +98,8 @@ def metadata(reader: Reader, weights: str = "float32") -> dict[str, Any]:
             "confidences": "float32 [batch, positions], 0..1",
             "positions": "float32 [batch, positions, 2]: centre x, y in pixels of the input",
             "word_confidence": "float32 [batch], 0..1: the product over the characters",
+            "scores": "float32 [batch, positions, ids]: the share of each id at all positions, for a vocabulary",
+            "strengths": "float32 [batch, positions], 0..1: how surely each position is there",
         },
         "characters": reader.charset.characters,
         "first_character_id": FIRST_CHARACTER_ID,

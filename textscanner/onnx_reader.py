@@ -19,6 +19,7 @@ import numpy as np
 from textscanner.config import Config
 from textscanner.layout import CONFIG_NAME, ONNX_NAME
 from textscanner.reading import Reading, read_images
+from textscanner.vocabulary import NO_VOCABULARY, load_vocabulary
 
 MAX_BATCH = 16
 
@@ -28,16 +29,18 @@ class _Arrays(NamedTuple):
     confidences: np.ndarray
     centres: np.ndarray
     word_confidence: np.ndarray
+    scores: np.ndarray
+    strengths: np.ndarray
 
 
 class OnnxReader:
     """Reads like `textscanner.reader.Reader`; no maps, no training."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        """Opens the exported network of a checkpoint folder.
+    def __init__(self, folder: pathlib.Path, vocabulary: str = NO_VOCABULARY) -> None:
+        """Opens the exported network of a checkpoint folder; `vocabulary` as for `textscanner.load`.
 
         Raises:
-          ValueError: the folder holds none.
+          ValueError: the folder holds none, or there is no such vocabulary.
         """
         import onnxruntime
 
@@ -48,6 +51,9 @@ class OnnxReader:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        told = json.loads(self._session.get_modelmeta().custom_metadata_map["textscanner"])
+        self._threshold = float(told["threshold"])
+        self._vocabulary = load_vocabulary(vocabulary, self.config.charset)
         self._num_threads = os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(self._num_threads)
 
@@ -58,8 +64,9 @@ class OnnxReader:
         return [reading for batch in self._threads.map(self._read_batch, batches) for reading in batch]
 
     def _read_batch(self, images: Sequence[np.ndarray]) -> list[Reading]:
-        return read_images(images, self.config.model, self.config.charset, self._run)
+        config = self.config
+        return read_images(images, config.model, config.charset, self._run, self._threshold, self._vocabulary)
 
     def _run(self, inputs: np.ndarray) -> _Arrays:
-        names = ["ids", "confidences", "positions", "word_confidence"]
+        names = ["ids", "confidences", "positions", "word_confidence", "scores", "strengths"]
         return _Arrays(*self._session.run(names, {"image": inputs}))

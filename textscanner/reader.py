@@ -20,6 +20,7 @@ from textscanner.images import fit
 from textscanner.model.assembly import forward
 from textscanner.reading import READ_BATCH, Reading, read_images
 from textscanner.step import make_read_step
+from textscanner.vocabulary import NO_VOCABULARY, load_vocabulary
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,12 +50,14 @@ class Reader:
         step: int = 0,
         metrics: dict[str, float] | None = None,
         threshold: float = DEFAULT_THRESHOLD,
+        vocabulary: str = NO_VOCABULARY,
     ) -> None:
         self.config = config
         self.model = model
         self.step = step
         self.metrics = dict(metrics or {})
         self.threshold = threshold
+        self.vocabulary = load_vocabulary(vocabulary, config.charset)
         self._read_step = make_read_step(model, config)
 
     @property
@@ -64,7 +67,8 @@ class Reader:
 
     def read(self, images: Sequence[np.ndarray]) -> list[Reading]:
         """A reading per image, in order."""
-        return read_images(images, self.config.model, self.charset, self.decode_batch)
+        how = (self.config.model, self.charset, self.decode_batch, self.threshold, self.vocabulary)
+        return read_images(images, *how)
 
     def decode_batch(self, inputs: np.ndarray) -> Decoded:
         """Raw decodings of fitted images, uint8 [B, H, W, 3] with B up to READ_BATCH, as NumPy arrays.

@@ -11,6 +11,7 @@ import numpy as np
 from textscanner.charset import Charset
 from textscanner.config import ModelConfig
 from textscanner.images import Fit, fit
+from textscanner.vocabulary import Vocabulary
 
 READ_BATCH = 64
 
@@ -27,7 +28,12 @@ class ReadCharacter:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A word as read; `confidence` is the product over its characters, 0 for an empty reading."""
+    """A word as read.
+
+    Attributes:
+      confidence: 0..1, 0 for an empty reading: the product over its characters, or with a vocabulary how likely it is
+        among the words that were compared.
+    """
 
     text: str
     confidence: float
@@ -50,6 +56,14 @@ class DecodedArrays(Protocol):
         """float32 [B, N, 2], x y in pixels of the network's input."""
 
     @property
+    def scores(self) -> np.ndarray:
+        """float32 [B, N, C], the share of each class at each position, background 0."""
+
+    @property
+    def strengths(self) -> np.ndarray:
+        """float32 [B, N], how surely each position is there."""
+
+    @property
     def word_confidence(self) -> np.ndarray:
         """float32 [B]."""
 
@@ -59,25 +73,38 @@ def read_images(
     model: ModelConfig,
     charset: Charset,
     run: Callable[[np.ndarray], DecodedArrays],
+    threshold: float,
+    vocabulary: Vocabulary | None = None,
 ) -> list[Reading]:
-    """A reading per image, uint8 RGB [H, W, 3] of any size, in order; `run` takes up to READ_BATCH fitted ones."""
+    """A reading per image, in order.
+
+    Args:
+      images: uint8 RGB [H, W, 3] of any size.
+      run: reads up to READ_BATCH fitted ones.
+      threshold: the one that `run` reads with.
+      vocabulary: what words are likely; None reads what the network reads.
+    """
     readings: list[Reading] = []
     for start in range(0, len(images), READ_BATCH):
         fitted = [fit(image, model) for image in images[start : start + READ_BATCH]]
         decoded = run(np.stack([pixels for pixels, _ in fitted]))
-        readings += [_reading(decoded, i, how, charset) for i, (_, how) in enumerate(fitted)]
+        for i, (_, how) in enumerate(fitted):
+            if vocabulary is None or not decoded.ids[i, 0]:
+                ids, confidences, sure = decoded.ids[i], decoded.confidences[i], float(decoded.word_confidence[i])
+            else:
+                ids, confidences, sure = vocabulary.choose(decoded.scores[i], decoded.strengths[i], threshold)
+            readings.append(_reading(charset.decode(ids), confidences, sure, decoded.centres[i], how))
     return readings
 
 
-def _reading(decoded: DecodedArrays, i: int, how: Fit, charset: Charset) -> Reading:
-    text = charset.decode(decoded.ids[i])
+def _reading(text: str, confidences: np.ndarray, sure: float, centres: np.ndarray, how: Fit) -> Reading:
     characters = tuple(
         ReadCharacter(
             character,
-            float(decoded.confidences[i, k]),
-            float(decoded.centres[i, k, 0] / how.scale_x),
-            float(decoded.centres[i, k, 1] / how.scale_y),
+            float(confidences[k]),
+            float(centres[k, 0] / how.scale_x),
+            float(centres[k, 1] / how.scale_y),
         )
         for k, character in enumerate(text)
     )
-    return Reading(text, float(decoded.word_confidence[i]), characters)
+    return Reading(text, sure, characters)

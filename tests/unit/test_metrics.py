@@ -45,7 +45,8 @@ def test_the_threshold_that_reads_most_words_is_chosen():
     # Four words "ab": three want a threshold in (0.22, 0.41], one in (0.52, 0.56].
     strengths = np.array([[0.9, 0.41, 0.22], [0.8, 0.45, 0.12], [0.9, 0.6, 0.21], [0.9, 0.56, 0.52]], np.float32)
     raw = np.tile(np.array([12, 13, 14], np.int32), (4, 1))
-    decoded = Decoded(raw, strengths, np.zeros((4, 3, 2)), strengths, raw, strengths[:, 0])
+    nothing = np.zeros((4, 3, 2))
+    decoded = Decoded(raw, strengths, nothing, nothing, strengths, raw, strengths[:, 0])
     halves = []
     for part in (slice(0, 2), slice(2, 4)):
         half = Calibration(2)

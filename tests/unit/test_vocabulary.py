@@ -1,0 +1,148 @@
+"""A list of words as a second opinion: it settles doubts, and leaves alone what is clear in the image."""
+
+import numpy as np
+import pytest
+
+import textscanner
+from textscanner import vocabulary
+from textscanner.charset import ALPHANUMERIC, FIRST_CHARACTER_ID, Charset
+from textscanner.images import decode
+from textscanner.vocabulary import Vocabulary, load_vocabulary
+
+CASED = Charset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", case_sensitive=True)
+POSITIONS = 12
+THRESHOLD = 0.5
+
+
+def seen(charset, *positions, strengths=None):
+    """What a network saw: per position a dict of characters and their shares."""
+    scores = np.full((POSITIONS, charset.num_classes), 1e-4, np.float32)
+    scores[:, 0] = 0
+    for k, shares in enumerate(positions):
+        for character, share in shares.items():
+            scores[k, charset.characters.index(character) + FIRST_CHARACTER_ID] = share
+    given = np.full(POSITIONS, 0.02, np.float32)
+    given[: len(positions)] = 0.95
+    for k, value in (strengths or {}).items():
+        given[k] = value
+    return scores, given, THRESHOLD
+
+
+def text(charset, choice):
+    return charset.decode(np.append(choice.ids, 0))
+
+
+def sure(word):
+    return [{c: 0.98} for c in word]
+
+
+@pytest.fixture(scope="module")
+def english():
+    return load_vocabulary("en", ALPHANUMERIC)
+
+
+def test_a_doubt_is_settled_by_the_likelier_word(english):
+    doubtful = [*sure("ho"), {"i": 0.6, "t": 0.35}, *sure("el")]
+    choice = english.choose(*seen(ALPHANUMERIC, *doubtful))
+    assert text(ALPHANUMERIC, choice) == "hotel"
+    assert choice.confidences[2] == pytest.approx(0.35, abs=0.03)
+    assert 0.5 < choice.word_confidence < 1
+
+
+@pytest.mark.parametrize("word", ["hotel", "hoiel", "x7qk92", "1998", "qzv", "a"])
+def test_what_is_clear_is_left_alone(english, word):
+    choice = english.choose(*seen(ALPHANUMERIC, *sure(word)))
+    assert text(ALPHANUMERIC, choice) == word
+    assert choice.word_confidence > 0.5
+
+
+def test_a_weak_last_letter_is_added_and_a_weak_made_up_one_dropped(english):
+    cut = seen(ALPHANUMERIC, *sure("quality"), strengths={6: 0.45})
+    assert text(ALPHANUMERIC, english.choose(*cut)) == "quality"
+    made_up = seen(ALPHANUMERIC, *sure("market"), {"q": 0.3, "z": 0.3}, strengths={6: 0.55})
+    assert text(ALPHANUMERIC, english.choose(*made_up)) == "market"
+
+
+def test_the_choice_is_the_best_of_all_texts_compared():
+    """Skipping words that cannot win changes nothing: against all of them, one by one."""
+    rng = np.random.default_rng(3)
+    letters = "abcd"
+    charset = Charset(letters)
+    listed = {"".join(rng.choice(list(letters), n)): float(rng.exponential()) for n in (2, 3, 4, 5) for _ in range(40)}
+    words = Vocabulary(listed, charset)
+    total = sum(listed.values())
+    changed = 0
+    for _ in range(200):
+        scores = rng.dirichlet([0.4] * 4, POSITIONS).astype(np.float32)
+        scores = np.pad(scores, [(0, 0), (FIRST_CHARACTER_ID, 0)])
+        strengths = np.append(rng.uniform(0.3, 1, 5), np.zeros(POSITIONS - 5)).astype(np.float32)
+        strengths[0] = 0.9
+        length = int(np.argmin(np.append(strengths >= THRESHOLD, False)))
+        image = np.log(0.99 * scores + 0.01 / 4)
+        clipped = np.clip(strengths.astype(np.float64), 1e-3, 1 - 1e-3)
+
+        def value(ids, image=image, clipped=clipped):
+            here, after = clipped[: len(ids)], clipped[len(ids)]
+            return image[np.arange(len(ids)), ids].sum() + np.log(here).sum() + np.log(1 - after)
+
+        read = np.argmax(image[:length], -1)
+        texts = {charset.decode(read): value(read)}
+        for word, count in listed.items():
+            if abs(len(word) - length) <= 1:
+                gain = vocabulary.WEIGHT * (np.log(count / total) + 6 + 3 * len(word))
+                texts[word] = value(charset.encode(word)) + gain
+        choice = words.choose(scores, strengths, THRESHOLD)
+        assert text(charset, choice) == max(texts, key=texts.get)
+        changed += text(charset, choice) != charset.decode(read)
+    assert 20 < changed < 180
+
+
+def test_case_is_the_networks():
+    words = Vocabulary({"hotel": 1.0, "Hostel": 0.1}, CASED)
+    upper = [{"H": 0.9}, {"O": 0.9}, {"I": 0.5, "T": 0.3, "t": 0.1}, {"E": 0.9}, {"L": 0.9}]
+    assert text(CASED, words.choose(*seen(CASED, *upper))) == "HOTEL"
+
+
+def test_words_that_the_network_cannot_write_are_not_listed(tmp_path):
+    assert len(Vocabulary({"déjà": 1.0, "vu": 1.0, "don't": 2.0, "": 1.0}, ALPHANUMERIC)) == 2
+    assert len(load_vocabulary("en+de", Charset("äöüß"))) < len(load_vocabulary("de", Charset("abcdefgäöüß")))
+    listed = tmp_path / "words.txt"
+    listed.write_text("Zyxel\nqoppa\t20\n")
+    own = load_vocabulary(str(listed), ALPHANUMERIC)
+    doubtful = [*sure("qop"), {"f": 0.5, "p": 0.4}, *sure("a")]
+    assert text(ALPHANUMERIC, own.choose(*seen(ALPHANUMERIC, *doubtful))) == "qoppa"
+    assert load_vocabulary("none", ALPHANUMERIC) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("one\ttwo", "line 1: 'two' is no count"),
+        ("a\nb\t-1", "line 2"),
+        ("日本", "no word in the network's characters"),
+    ],
+)
+def test_a_bad_file_is_told(tmp_path, content, complaint):
+    listed = tmp_path / "words.txt"
+    listed.write_text(content)
+    with pytest.raises(ValueError, match=complaint):
+        load_vocabulary(str(listed), ALPHANUMERIC)
+
+
+@pytest.mark.parametrize("name", ["xx", "missing.txt", "en+", ""])
+def test_an_unknown_name_is_told(name):
+    with pytest.raises(ValueError, match="--vocabulary is"):
+        load_vocabulary(name, ALPHANUMERIC)
+
+
+def test_readings_change_only_with_a_vocabulary(learnt):
+    images = [decode(record.image, record.source) for record in learnt.words]
+    with pytest.raises(ValueError, match="languages out of"):
+        textscanner.load(learnt.checkpoint, "klingon")
+    plain = textscanner.load(learnt.checkpoint).read(images)
+    helped = textscanner.load(learnt.checkpoint, "en").read(images)
+    assert [r.text for r in plain] == [record.text.lower() for record in learnt.words]
+    assert sum(a.text == b.text for a, b in zip(plain, helped, strict=True)) > 0.9 * len(images)
+    for a, b in zip(plain, helped, strict=True):
+        assert [(c.x_px, c.y_px) for c in a.characters[:2]] == [(c.x_px, c.y_px) for c in b.characters[:2]]
+        assert 0 < b.confidence <= 1
