@@ -5,8 +5,7 @@ network gives the first term: the class probabilities and the presence of each p
 P_other(n) is what a text that stands in no list may claim: such texts keep what the network read, so that names, codes
 and numbers which are clear in the image stay as they are. The lengths tried are the network's and one more or less.
 
-Needs no TensorFlow, and no training. The constants were chosen on the validation words of docs/accuracy.md, on a
-plateau: half or twice of each changes little.
+Needs no TensorFlow, and no training. The constants were chosen on the validation words of docs/accuracy.md.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class Vocabulary:
         self._folded = _folded_classes(charset)
         merged: dict[str, float] = {}
         for word, probability in words.items():
-            key = word.lower()
+            key = "".join(map(_lower, word)) if not word.islower() else word
             if not key.isalnum():
                 key = "".join(c for c in key if c.isalnum() or c in charset.characters)
             merged[key] = merged.get(key, 0.0) + probability
@@ -98,7 +97,7 @@ class Vocabulary:
           strengths: float32 [N], how surely each position is there.
           threshold: the strength from which the network counts a position as there.
         """
-        length = int(np.argmin(np.append(strengths >= threshold, False)))
+        length = max(1, int(np.argmin(np.append(strengths >= threshold, False))))
         probabilities = scores / np.maximum(scores.sum(-1, keepdims=True), 1e-6)
         image = self._log_characters(probabilities)
         there, ends = _log_presence(strengths, threshold)
@@ -149,12 +148,18 @@ def _folded_classes(charset: Charset) -> np.ndarray:
     """intp [C]: for each class the class of its lower case, itself where the charset has none."""
     index = {c: i + FIRST_CHARACTER_ID for i, c in enumerate(charset.characters)}
     special = list(range(FIRST_CHARACTER_ID))
-    return np.array([*special, *(index.get(c.lower(), i) for c, i in index.items())], np.intp)
+    return np.array([*special, *(index.get(_lower(c), i) for c, i in index.items())], np.intp)
+
+
+def _lower(character: str) -> str:
+    """Lower case where that is one character too."""
+    lower = character.lower()
+    return lower if len(lower) == 1 else character
 
 
 def _class_table(charset: Charset, folded: np.ndarray) -> np.ndarray:
     """intp [codes]: the folded class of a character by its code point; 0 where the charset has none."""
-    classes = {ord(c.lower()): folded[i] for i, c in enumerate(charset.characters, FIRST_CHARACTER_ID)}
+    classes = {ord(_lower(c)): folded[i] for i, c in enumerate(charset.characters, FIRST_CHARACTER_ID)}
     table = np.zeros(max(classes) + 2, np.intp)  # the last stands for all behind it
     table[list(classes)] = list(classes.values())
     return table
