@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -35,7 +36,8 @@ class Main(Protocol):
 
 
 def user_mistakes(main: Main) -> Main:
-    """Turns a ValueError of `main` into its message and exit code 2, a StorageError into 1, Ctrl-C into 130."""
+    """Turns a ValueError of `main` into its message and exit code 2, a StorageError into 1, Ctrl-C into 130, and the
+    end of a reader of its output (`| head`) into 141."""
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +49,9 @@ def user_mistakes(main: Main) -> Main:
         except StorageError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+            return 141
         except KeyboardInterrupt:
             print("stopped; the same command goes on where this one ended", file=sys.stderr)
             return 130

@@ -31,8 +31,8 @@ class Reading:
     """A word as read.
 
     Attributes:
-      confidence: 0..1, 0 for an empty reading: the product over its characters, or with a vocabulary how likely it is
-        among the words that were compared.
+      confidence: 0..1, 0 for an empty reading: the product over its characters, or with a vocabulary how likely the
+        text is among all others.
     """
 
     text: str

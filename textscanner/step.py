@@ -132,7 +132,7 @@ def make_train_step(state: TrainingState) -> Callable[[Any], tf.Tensor]:
         gradients, sums = _accumulate(state, batch)
         return _apply(state, gradients, sums / config.train.global_batch)
 
-    @tf.function(reduce_retracing=False)
+    @tf.function(autograph=False)
     def train_step(batch: Any) -> tf.Tensor:
         # Every replica holds the same reduced vector; the first local one is as good as any.
         return state.strategy.experimental_local_results(state.strategy.run(replica_step, (batch,)))[0]
@@ -212,7 +212,7 @@ def make_read_step(model: keras.Model, config: Config) -> Callable[[tf.Tensor, t
     """The compiled inference: uint8 images [B, H, W, 3] and a threshold in, readings out. No collective inside."""
     shape = (None, config.model.height_px, config.model.width_px, 3)
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8), tf.TensorSpec((), tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8), tf.TensorSpec((), tf.float32)], autograph=False)
     def read_step(image: tf.Tensor, threshold: tf.Tensor) -> Decoded:
         outputs = forward(model, image, training=False)
         return decode(outputs, threshold, config.model.map_stride_x, config.model.map_stride_y)

@@ -51,7 +51,7 @@ class Choice(NamedTuple):
     Attributes:
       ids: int32 [m], class ids.
       confidences: float32 [m], the network's probability of each character, 0..1.
-      word_confidence: the text's share among those that were compared, 0..1.
+      word_confidence: the text's share among the words compared and all texts that are not listed, 0..1.
     """
 
     ids: np.ndarray
@@ -105,9 +105,10 @@ class Vocabulary:
         ceilings = np.append(0.0, np.cumsum(first + there)) + ends  # [N + 1]: no text of that length has more
         chosen = np.argmax(image[:length], -1)  # what the network read
         best = ceilings[length]
-        # Words are sorted by what frequency gives them: from one on, none can win. Those of the network's length differ
-        # from what it read in one character at least.
-        totals = [np.array([best])]
+        # All unlisted texts of this length together, then the listed ones that are compared. Those are sorted by what
+        # frequency gives them: from one on, none can win. Those of the network's length differ from what it read in
+        # one character at least.
+        totals = [np.array([best - first[:length].sum()])]
         margins = {length: float(np.min((first - second)[:length]))}
         for m in (length, length - 1, length + 1):
             words = self._words.get(m)
@@ -116,7 +117,7 @@ class Vocabulary:
             known = words.gain_of(chosen) if m == length else None
             if known is not None:
                 best = ceilings[length] + known
-                totals = [np.array([best])]
+                totals.append(np.array([best]))
             count = int(np.searchsorted(-words.gains, ceilings[m] - margins.get(m, 0.0) - best, "right"))
             if count == 0:
                 continue

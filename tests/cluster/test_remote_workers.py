@@ -8,10 +8,9 @@ import sys
 import tempfile
 import textwrap
 
-import psutil
 import pytest
 
-from cluster.objectstore import is_free_port
+from tests.nodes import RAY, free_ports, node
 
 pytestmark = pytest.mark.cluster
 
@@ -27,35 +26,17 @@ TELL = textwrap.dedent("""
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def _free_port(start):
-    return next(port for port in range(start, start + 500) if is_free_port(port))
-
-
 @pytest.fixture(scope="module")
 def head():
     """`ray start --head` with nothing of AWS in its environment; (its address, the address of its dashboard)."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     bare["RAY_AUTH_MODE"] = "disabled"  # else Ray makes a token that clients of another user could not read
-    port, dashboard, agent = (_free_port(start) for start in (21_000, 22_000, 23_000))
-    ray = pathlib.Path(sys.executable).with_name("ray")
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
-        command = [
-            *(str(ray), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1"),
-            *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
-            f"--dashboard-agent-listen-port={agent}",
-            *("--num-cpus=2", f"--temp-dir={folder}", "--disable-usage-stats"),
-        ]
-        with subprocess.Popen(
-            command, env=bare, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
-            for line in process.stdout:
-                if "--block" in line:  # says that it now waits: everything is up
-                    break
-            yield f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", str(ray)
-            children = psutil.Process(process.pid).children(recursive=True)
-            process.terminate()
-            process.wait(30)
-            psutil.wait_procs(children, timeout=20)
+    (port,), (dashboard,), (agent,) = (free_ports(start, 1) for start in (21_000, 22_000, 23_000))
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        told = ["--head", f"--port={port}", "--num-cpus=2", f"--temp-dir={folder}", "--include-dashboard=true"]
+        told += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+        with node(bare, *told, f"--dashboard-agent-listen-port={agent}"):
+            yield f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
 
 
 def test_settings_reach_the_workers_of_a_cluster_and_secrets_do_not(head):
@@ -72,7 +53,7 @@ def test_settings_reach_the_workers_of_a_cluster_and_secrets_do_not(head):
 def test_a_submitted_job_may_carry_the_settings_itself(head, tmp_path):
     """Ray refuses a variable that is given to the job and by the driver again, even with the same value."""
     (tmp_path / "tell.py").write_text(TELL)
-    submit = [head[2], "job", "submit", "--address", head[1], "--working-dir", str(tmp_path)]
+    submit = [RAY, "job", "submit", "--address", head[1], "--working-dir", str(tmp_path)]
     variables = json.dumps({"env_vars": {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT)}})
     done = subprocess.run(
         [*submit, "--runtime-env-json", variables, "--", sys.executable, "tell.py"],

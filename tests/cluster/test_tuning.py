@@ -25,7 +25,7 @@ from textscanner.presets import preset
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-# With this seed: a learning rate that is good, one that learns nothing, one that breaks, one that learns nothing.
+# With this seed: a learning rate that is good, one that learns nothing, one that breaks.
 SEED = 35
 METRIC = "val/one_minus_ned"
 
@@ -46,7 +46,7 @@ def command(data, tmp_path):
     space = tmp_path / "space.toml"
     space.write_text("optimizer.learning_rate = { choice = [0.01, 1e-7, 1e30] }")
     given = ["tiny", "--train", data[0], "--val", data[1], "--storage", str(tmp_path), "--name", "sweep"]
-    given += ["--space", str(space), "--trials", "4", "--seed", str(SEED), "--metric", METRIC, "--retries", "0"]
+    given += ["--space", str(space), "--trials", "3", "--seed", str(SEED), "--metric", METRIC, "--retries", "0"]
     return [*given, "--set", *CADENCE, *ALONE]
 
 
@@ -61,36 +61,36 @@ def wait_for(found, process, deadline_s=400):
 def test_a_sweep_stops_the_bad_reports_the_broken_and_outlives_its_driver(command, tmp_path, capsys):
     sweep = SweepLayout(str(tmp_path), "sweep")
 
-    def two_are_over():
+    def over():
         results = load_results(sweep)
-        return results is not None and results.count("finished") + results.count("stopped") == 2
+        return [record for record in results.trials if record.state in ("finished", "stopped")] if results else []
 
     driver = [sys.executable, "-m", "jobs.tune", *command]
     with subprocess.Popen(driver, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        wait_for(two_are_over, process)
+        wait_for(over, process)
         process.kill()
-    before = load_results(sweep)
-    folders = {record.trial: written(tmp_path, record.trial) for record in before.trials[:2]}
+    before = over()
+    folders = {record.trial: written(tmp_path, record.trial) for record in before}
 
     done = subprocess.run(driver, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = load_results(sweep)
-    good, bad, broken, last = results.trials
-    assert [record.state for record in results.trials] == ["finished", "stopped", "failed", "stopped"]
-    assert (good.last.step, bad.last.step, last.last.step) == (300, 100, 100)
+    good, bad, broken = results.trials
+    assert [record.state for record in results.trials] == ["finished", "stopped", "failed"]
+    assert (good.last.step, bad.last.step) == (300, 100)
     assert "not finite" in broken.error
-    # What was over when the driver died is as it was.
-    assert [good, bad] == before.trials[:2]
+    # What was over when the driver died is as it was, and the bad one is still measured against it.
+    assert results.trials[: len(before)] == before
     assert folders == {trial: written(tmp_path, trial) for trial in folders}
     assert results.ranked()[0] is good and good.sample["optimizer.learning_rate"] == 0.01
     told = done.stdout
-    assert "4 trials: 1 finished, 2 stopped, 1 failed" in told and f"failed  {broken.trial}: rank 0" in told
+    assert "3 trials: 1 finished, 1 stopped, 1 failed" in told and f"failed  {broken.trial}: rank 0" in told
 
     rows = list(csv.DictReader((tmp_path / "sweep" / "trials.csv").open()))
-    assert rows[0]["trial"] == good.trial and len(rows) == 4
+    assert rows[0]["trial"] == good.trial and len(rows) == 3
     assert good.trial in (tmp_path / "sweep" / "report.html").read_text()
     events = list((tmp_path / "sweep").glob("tune/*/events.out.tfevents*"))
-    assert len(events) >= 3
+    assert len(events) >= 2
     # The best of the best, and another sweep of the same name.
     assert pull_job([sweep.root, "--to", str(tmp_path / "best"), "--metric", METRIC]) == 0
     state = json.loads((tmp_path / "best" / layout.STATE_NAME).read_text())
@@ -145,9 +145,8 @@ def test_a_bad_trial_goes_on_from_a_good_ones_checkpoint(data, tmp_path):
     assert tune_job([*given, "--set", *CADENCE, *ALONE, *shares]) == 0
     results = load_results(SweepLayout(str(tmp_path), "pbt"))
     good, bad = sorted(results.trials, key=lambda record: record.points[0].value, reverse=True)
-    started = [path.name for path in (tmp_path / "pbt" / "trials").glob(f"{bad.trial}-from-{good.trial}-*")]
-    assert started
-    step = int(started[0].rpartition("-")[2])
+    started = (tmp_path / "pbt" / "trials").glob(f"{bad.trial}-from-{good.trial}-*")
+    step = min(int(path.name.rpartition("-")[2]) for path in started)  # it may happen once more at the end
     taken = {point.step: point.value for point in good.points}
     after = [point.value for point in bad.points if point.step > step]
     assert after and max(after) > bad.points[0].value and max(after) > 0.5 * taken[step]

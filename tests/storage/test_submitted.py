@@ -8,41 +8,16 @@ import subprocess
 import sys
 import tempfile
 
-import psutil
 import pytest
 
-from cluster.objectstore import is_free_port
 from cluster.storage import SweepLayout
 from cluster.sweep_results import load_results
 from tests.factories import write_dataset
+from tests.nodes import RAY, free_ports, node
 
 pytestmark = [pytest.mark.storage, pytest.mark.cluster, pytest.mark.timeout(900)]
 ROOT = pathlib.Path(__file__).parents[2]
 BIN = pathlib.Path(sys.executable).parent
-
-
-def free_ports(start, count):
-    found = [port for port in range(start, start + 500) if is_free_port(port)]
-    return found[:count]
-
-
-@contextlib.contextmanager
-def node(environment, *arguments):
-    """`ray start --block` with these arguments, until the block ends."""
-    command = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1", *arguments]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        for line in process.stdout:
-            if "--block" in line:  # says that it now waits: everything is up
-                break
-        try:
-            yield
-        finally:
-            children = psutil.Process(process.pid).children(recursive=True)
-            process.terminate()
-            process.wait(60)
-            psutil.wait_procs(children, timeout=20)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +38,7 @@ def dashboard(object_store):
 
 def submit(dashboard, *command):
     """`ray job submit` as the README has it, from the project's folder."""
-    told = [str(BIN / "ray"), "job", "submit", "--address", dashboard, "--runtime-env", "jobs/runtime_env.yaml"]
+    told = [RAY, "job", "submit", "--address", dashboard, "--runtime-env", "jobs/runtime_env.yaml"]
     told += ["--working-dir", ".", "--", "python", "-m", *command]
     environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
     return subprocess.run(told, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
