@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -57,6 +58,17 @@ def user_mistakes(main: Main) -> Main:
             return 130
 
     return wrapped
+
+
+def local_folder(option: str, given: str) -> pathlib.Path:
+    """The folder that an option names.
+
+    Raises:
+      ValueError: it is a URI; files of that name would land in the working directory.
+    """
+    if "://" in given:
+        raise ValueError(f"{option} is {given!r}: it must be a folder on this machine; copy it to storage afterwards")
+    return pathlib.Path(given)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jobs.command import Help, user_mistakes
+from jobs.command import Help, local_folder, user_mistakes
 
 if TYPE_CHECKING:  # importing them loads TensorFlow, or takes time that --help does not have
     from textscanner.export import Comparison
@@ -71,8 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cluster.checkpoints import local_checkpoint
     from textscanner.export import METADATA_NAME, Comparison, compare, export, noise, open_exported
 
+    out = local_folder("--out", args.out)
     reader = textscanner.load(local_checkpoint(args.checkpoint))
-    path = export(reader, args.format, pathlib.Path(args.out), args.half, _calibration(args) if args.int8 else None)
+    path = export(reader, args.format, out, args.half, _calibration(args) if args.int8 else None)
     print(f"{path}  ({_megabytes(path):.1f} MB, {METADATA_NAME} beside it)")
     run = open_exported(path)
     total = Comparison()

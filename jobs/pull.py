@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jobs.command import Help, user_mistakes
+from jobs.command import Help, local_folder, user_mistakes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.to:
         raise ValueError("--to is missing: name the folder that the checkpoint goes to, or --list to look")
     chosen = choose(found, args.metric, args.mode, args.step, args.last)
-    folder = pull(chosen, args.to)
+    folder = pull(chosen, local_folder("--to", args.to))
     told = f", {args.metric} {chosen.metrics[args.metric]:.4f}" if args.metric in chosen.metrics else ""
     print(f"step {chosen.step}{told}: {folder}\nnext: python -m jobs.read YOUR_WORD_IMAGE --checkpoint {args.to}")
     return 0

@@ -45,6 +45,8 @@ def test_only_complete_checkpoints_are_listed_and_the_best_is_pulled(run, learnt
     for flags, step in (([], 10), (["--last"], 30), (["--step", "20"], 20), (["--mode", "min"], 20)):
         assert pull_job([run, *flags, "--to", str(tmp_path / f"to{step}{''.join(flags)}")]) == 0
         assert f"step {step}" in capsys.readouterr().out
+    assert pull_job([run, "--to", f"{run}-copy"]) == 2
+    assert "must be a folder on this machine" in capsys.readouterr().err
     image = decode(learnt.words[0].image, "")
     assert textscanner.load(str(tmp_path / "to10")).read([image]) == learnt.readings[:1]
     assert textscanner.load(local_checkpoint(run)).read([image]) == learnt.readings[:1]
