@@ -1,4 +1,4 @@
-"""Schedulers that know, when a sweep is resumed, what its trials had reached before.
+"""Schedulers that know, when a sweep is resumed, what its trials had reached before, and when a run is over.
 
 Tune saves its trials and its searcher, but hands a resumed sweep the scheduler as it was at the very start: the first
 trial after a restart would pass every rung unopposed. Here each trial that is added is shown to the scheduler with the
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule
+from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, PopulationBasedTraining, TrialScheduler
 
 from cluster.storage import SweepLayout
 from cluster.sweep_results import load_results
@@ -45,3 +45,20 @@ class RememberingMedian(_Remembering, MedianStoppingRule):
     def __init__(self, layout: SweepLayout, **settings: Any) -> None:
         super().__init__(**settings)
         self._layout = layout
+
+
+class Population(PopulationBasedTraining):
+    """Population based training (Jaderberg et al., 2017) that lets a trial's last step be its last.
+
+    Tune's own would pause it there as at each interval, and start it again, or a copy, with nothing left to train.
+    """
+
+    def __init__(self, last_step: int, **settings: Any) -> None:
+        super().__init__(time_attr="step", **settings)
+        self._last_step = last_step
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """What becomes of a trial that has reported."""
+        if result.get("step", 0) >= self._last_step:
+            return TrialScheduler.CONTINUE
+        return super().on_trial_result(tune_controller, trial, result)

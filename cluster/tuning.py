@@ -20,7 +20,7 @@ from cluster.dataset import validation_metrics
 from cluster.errors import RunError
 from cluster.launch import check_start, cpus_wanted, describe, with_absolute_uris
 from cluster.resources import cluster_limits
-from cluster.schedulers import RememberingASHA, RememberingMedian
+from cluster.schedulers import Population, RememberingASHA, RememberingMedian
 from cluster.session import local_session
 from cluster.space import Sample, Space, Value, check_space
 from cluster.storage import TUNE_NAME, SweepLayout, absolute_uri, open_uri
@@ -302,8 +302,8 @@ def _scheduler(sweep: Sweep) -> Any:
     if sweep.scheduler == "median":
         return RememberingMedian(sweep.layout, time_attr="step", grace_period=shortest, min_samples_required=2)
     if sweep.scheduler == "pbt":
-        return schedulers.PopulationBasedTraining(
-            time_attr="step",
+        return Population(
+            steps,
             perturbation_interval=shortest,
             hyperparam_mutations=_domains(sweep),
             synch=True,  # trials wait for each other at each interval: also those that there was no room for at once

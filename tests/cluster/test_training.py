@@ -4,13 +4,16 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import signal
 import threading
 import time
+import urllib.request
 
 import numpy as np
 import psutil
 import pytest
+import ray
 
 from cluster.checkpoints import best_checkpoint
 from cluster.dataset import training_plan, worker_batches
@@ -24,6 +27,7 @@ from textscanner.config import override
 from textscanner.presets import preset
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+DASHBOARD = pathlib.Path(__file__).parents[2] / "cluster" / "grafana" / "training.json"
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +81,7 @@ def test_augmented_pixels_are_the_same_after_a_restart(ray_session, data):
             np.testing.assert_array_equal(a[name], b[name])
 
 
-def test_a_run_stopped_half_way_ends_as_the_one_that_was_not(data, tmp_path):
+def test_a_run_stopped_half_way_ends_as_the_one_that_was_not(ray_session, data, tmp_path):
     """20 steps against 13, a SIGKILL, and the rest from step 10: the loss of each step and the weights agree.
 
     One checkpoint is kept, so that the first is gone when a finished run is started once more: that does nothing.
@@ -91,6 +95,7 @@ def test_a_run_stopped_half_way_ends_as_the_one_that_was_not(data, tmp_path):
     before = (pathlib.Path(straight.last) / layout.WEIGHTS_NAME).stat().st_mtime_ns
     assert train_run(config, storage, "straight") == straight
     assert (pathlib.Path(straight.last) / layout.WEIGHTS_NAME).stat().st_mtime_ns == before
+    _check_gauges("straight")
     retried = dataclasses.replace(config, train=dataclasses.replace(config.train, max_failures=2))
     killer = _Killer(pathlib.Path(storage) / "killed" / "metrics.jsonl", after_step=13)
     with killer:
@@ -106,6 +111,26 @@ def test_a_run_stopped_half_way_ends_as_the_one_that_was_not(data, tmp_path):
         np.testing.assert_allclose(a[name], b[name], rtol=0.05, atol=5e-3, err_msg=name)
     assert best_checkpoint(RunLayout(storage, "killed").root).startswith(storage)
     _check_refusals(config, storage)
+
+
+def _check_gauges(run):
+    """The run at Ray's Prometheus endpoint, under the names that the dashboard draws."""
+    figures = _exported(run)
+    drawn = set(re.findall(r"ray_textscanner_\w+", DASHBOARD.read_text()))
+    assert drawn - figures.keys() == {"ray_textscanner_restarts_total"}  # it has not been restarted
+    assert figures["ray_textscanner_step"] == 20 and 0 <= figures["ray_textscanner_word_accuracy"] <= 1
+
+
+def _exported(run, deadline_s=60):
+    """What the node's metrics port says of a run, once it knows the last step."""
+    node = ray.nodes()[0]
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    end, figures = time.monotonic() + deadline_s, {}
+    while time.monotonic() < end and figures.get("ray_textscanner_step") != 20:
+        text = urllib.request.urlopen(address, timeout=10).read().decode()
+        lines = [line for line in text.splitlines() if line.startswith("ray_textscanner_") and f'run="{run}"' in line]
+        figures = {re.match(r"\w+", line).group(): float(line.rpartition(" ")[2]) for line in lines}
+    return figures
 
 
 def _check_refusals(config, storage):

@@ -55,7 +55,7 @@ def test_jobs_are_submitted_and_the_best_is_pulled(dashboard, bucket, words, tmp
     failed = submit(dashboard, "jobs.train", *run, "--name", "first", "--workers", "1")  # another config
     assert failed.returncode == 1 and "holds a run with another config" in failed.stdout
 
-    sweep = ["--name", "sweep", "--trials", "2", "--workers-per-trial", "2", "--space", "scratch"]
+    sweep = ["--name", "sweep", "--trials", "1", "--workers-per-trial", "2", "--space", "scratch"]
     done = submit(dashboard, "jobs.tune", *run, *sweep)
     assert done.returncode == 0, done.stdout + done.stderr
     results = load_results(SweepLayout(f"{bucket}/runs", "sweep"))
