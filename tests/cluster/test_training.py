@@ -91,11 +91,11 @@ def test_a_run_stopped_half_way_ends_as_the_one_that_was_not(ray_session, data, 
     config = config_of(data, *cadence, "optimizer.learning_rate=0.0005", "train.keep_checkpoints=1")
     straight = train_run(config, storage, "straight")
     assert straight.last.endswith("step_00000020")
+    _check_gauges("straight")
     assert not pathlib.Path(storage, "straight", "step_00000010").exists()
     before = (pathlib.Path(straight.last) / layout.WEIGHTS_NAME).stat().st_mtime_ns
     assert train_run(config, storage, "straight") == straight
     assert (pathlib.Path(straight.last) / layout.WEIGHTS_NAME).stat().st_mtime_ns == before
-    _check_gauges("straight")
     retried = dataclasses.replace(config, train=dataclasses.replace(config.train, max_failures=2))
     killer = _Killer(pathlib.Path(storage) / "killed" / "metrics.jsonl", after_step=13)
     with killer:
