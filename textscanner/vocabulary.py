@@ -63,7 +63,7 @@ class Vocabulary:
     """Words with their probabilities, in the classes of a charset; upper and lower case count as one."""
 
     def __init__(self, words: Mapping[str, float], charset: Charset) -> None:
-        """Takes the words that the charset can write; probabilities (or counts) of those are normalised to 1."""
+        """Takes words with probabilities or counts; those that the charset cannot write are counted but not listed."""
         self._folded = _folded_classes(charset)
         merged: dict[str, float] = {}
         for word, probability in words.items():
