@@ -50,6 +50,8 @@ def render_dataset(
         "split": settings.split,
         "height_px": settings.height_px,
         "words": settings.words or "wordfreq",
+        "without": list(settings.without),
+        "photographs": len(settings.photographs),
         "font_families": len(settings.families),
         "font_faces": len(settings.fonts),
     }

@@ -4,8 +4,8 @@ The run's folder is the trial's memory. A trial that is started again (a lost no
 what its folder holds already and goes on from its last checkpoint. What Tune sees as a trial's checkpoint is a pointer
 to one in storage: a paused trial finds its own again, and population based training starts a trial from another's.
 
-`train_run` works in a thread of its own, so that a run which no longer moves can be given up: its trial fails with a
-sentence, its processes end with the trial's, and the sweep goes on.
+A run that no longer moves is given up (`cluster/watched.py`): its trial fails with a sentence, its processes end with
+the trial's, and the sweep goes on.
 """
 
 from __future__ import annotations
@@ -13,27 +13,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import queue
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
 from typing import Any
 
 from ray import tune
 
 from cluster.checkpoints import MANIFEST_NAME, complete_checkpoints, step_folder
 from cluster.errors import RunError
-from cluster.launch import RunResult, train_run
 from cluster.space import Sample, Space
 from cluster.storage import open_uri
+from cluster.watched import Report, WatchedRun
 from textscanner.config import Config
 
 POINTER_NAME = "pointer.json"
-POLL_S = 1.0
-
-Report = dict[str, Any]
-"""A checkpoint in storage: `step`, `checkpoint` (its URI) and the metrics of its validation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +57,10 @@ def run_trial(sample: Sample, settings: TrialSettings) -> None:
     for checkpoint in known:
         if checkpoint.metrics:
             _tell({"step": checkpoint.step, "checkpoint": checkpoint.uri} | checkpoint.metrics)
-    run = TrialRun(config, settings.trials_uri, name)
+    run = WatchedRun(config, settings.trials_uri, name)
     for report in run.reports(settings.stall_s):
-        _tell(report)
+        if len(report) > 2:  # a step without a validation teaches a sweep nothing
+            _tell(report)
 
 
 def _tell(report: Report) -> None:
@@ -103,53 +96,3 @@ def _copy(run: str, step: int, target: str) -> None:
     source, copy = open_uri(checkpoint.uri), open_uri(f"{target}/{step_folder(checkpoint.step)}")
     for name in (*(file.name for file in checkpoint.files), MANIFEST_NAME):
         copy.join(name).write_bytes(source.join(name).read_bytes())
-
-
-class TrialRun:
-    """`train_run` in a thread: its reports as they come, its failure, or that it stands still."""
-
-    def __init__(self, config: Config, trials_uri: str, name: str) -> None:
-        self._told: queue.Queue[Report] = queue.Queue()
-        self._result: RunResult | BaseException | None = None
-        self._progress: dict[str, float] = {}
-        self._moved_s = time.monotonic()
-        self._thread = threading.Thread(target=self._train, args=(config, trials_uri, name), daemon=True)
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still runs."""
-        return self._thread.is_alive()
-
-    def join(self, timeout_s: float) -> None:
-        """Waits for its end."""
-        self._thread.join(timeout_s)
-
-    def reports(self, stall_s: float) -> Iterator[Report]:
-        """The run's reports until it ends.
-
-        Raises:
-          RunError: it failed, or took no step for `stall_s`.
-        """
-        while self.alive or not self._told.empty():
-            try:
-                yield self._told.get(timeout=POLL_S)
-            except queue.Empty:
-                if time.monotonic() - self._moved_s > stall_s:
-                    step = int(self._progress.get("step", 0))
-                    raise RunError(f"no step for {stall_s:.0f} s after step {step}: given up") from None
-        if isinstance(self._result, BaseException):
-            raise RunError(str(self._result)) from None
-
-    def _train(self, config: Config, trials_uri: str, name: str) -> None:
-        try:
-            self._result = train_run(config, trials_uri, name, self._listen)
-        except BaseException as error:  # it belongs to the thread that waits
-            self._result = error
-
-    def _listen(self, progress: dict[str, float], reports: list[Report]) -> None:
-        if progress != self._progress or reports:
-            self._progress, self._moved_s = progress, time.monotonic()
-        for report in reports:
-            if len(report) > 2:  # a step without a validation teaches a sweep nothing
-                self._told.put(report)

@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--charset-file", metavar="FILE", help="characters to read, as for jobs.train")
     parser.add_argument("--wait-s", type=float, default=60.0, metavar="S", help="for the workers' nodes to come up")
     parser.add_argument("--deadline-s", type=float, default=120.0, metavar="S", help="for each answer of the nodes")
+    parser.add_argument("--step-s", type=float, default=600.0, metavar="S", help="for each step of the training")
     parser.add_argument("--json", action="store_true", help="print the findings as a JSON list")
     return parser
 
@@ -49,10 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Checks; returns the exit code."""
     args = _parser().parse_args(argv)
     config = _config(args)
-    from cluster.preflight.run import preflight
+    from cluster.preflight.run import Patience, preflight
 
     checks = []
-    for check in preflight(config, args.storage, args.wait_s, args.deadline_s):
+    for check in preflight(config, args.storage, Patience(args.wait_s, args.deadline_s, args.step_s)):
         checks.append(check)
         print(f"{check.name}: {WORDS[check.ok]}", file=sys.stderr, flush=True)
     if args.json:

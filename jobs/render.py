@@ -26,6 +26,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backgrounds", nargs="*", default=[], metavar="DIR", help="folders with photographs to draw on"
     )
+    parser.add_argument(
+        "--without",
+        nargs="*",
+        default=[],
+        metavar="EFFECT",
+        help="effects of `real` to leave out: texture, perspective, crop, neighbours, depth, contrast, camera",
+    )
     parser.add_argument("--num-cpus", type=int, metavar="K", help="processes; all cores if not given")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
     return parser
@@ -42,7 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     fonts = select(find_fonts(args.fonts), args.split)
     photographs = find_photographs(args.backgrounds)
-    settings = RenderSettings(args.seed, fonts, args.height_px, args.difficulty, args.split, args.words, photographs)
+    settings = RenderSettings(
+        args.seed,
+        fonts,
+        args.height_px,
+        args.difficulty,
+        args.split,
+        args.words,
+        photographs,
+        tuple(args.without),
+    )
     manifest = render_dataset(settings, args.out, args.num_words, args.num_cpus, args.overwrite)
     megabytes = sum(shard.num_bytes for shard in manifest.shards) / 1e6
     print(

@@ -14,8 +14,8 @@ from typing import Any
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from cluster.errors import RunError, StorageError
-from cluster.launch import cpu_shortage, cpus_wanted, train_run
+from cluster.errors import RunError
+from cluster.launch import cpu_shortage, cpus_wanted
 from cluster.preflight.check import (
     Check,
     check_clock,
@@ -44,13 +44,12 @@ from cluster.preflight.probe import (
 from cluster.session import local_session
 from cluster.shards import write_manifest, write_shard
 from cluster.storage import absolute_uri
+from cluster.watched import WatchedRun
 from textscanner.config import Config
 from textscanner.render.draw import RenderSettings, render_word
 from textscanner.render.fonts import find_fonts, select
 from textscanner.schema import WordRecord
 
-WAIT_S = 60.0
-DEADLINE_S = 120.0
 SMOKE_STEPS = 2
 SMOKE_WORDS = 64
 TRAINING = "training"
@@ -71,25 +70,41 @@ class Survey:
         return {facts.port_range for facts in self.facts.values.values()}
 
 
-def preflight(
-    config: Config, storage_uri: str, wait_s: float = WAIT_S, deadline_s: float = DEADLINE_S
-) -> Iterator[Check]:
+@dataclasses.dataclass(frozen=True)
+class Patience:
+    """How long is waited, in seconds.
+
+    Attributes:
+      nodes_s: for the workers' nodes to come up.
+      answer_s: for an answer of the nodes, and for the collective.
+      step_s: for a step of the training, the compilation before the first one counted.
+    """
+
+    nodes_s: float = 60.0
+    answer_s: float = 120.0
+    step_s: float = 600.0
+
+
+PATIENCE = Patience()
+
+
+def preflight(config: Config, storage_uri: str, patience: Patience = PATIENCE) -> Iterator[Check]:
     """The findings, each as soon as it is there.
 
-    At most `wait_s` are waited for the workers' nodes to come, and `deadline_s` for an answer or for the collective.
     Objects that it writes lie below `storage_uri/.preflight-ID` and are removed at the end.
     """
     scratch = f"{absolute_uri(storage_uri).rstrip('/')}/.preflight-{uuid.uuid4().hex[:8]}"
     with local_session(cpus_wanted(config)):
         place = reserve(config)
         try:
-            yield from _all(config, scratch, place, wait_s, deadline_s)
+            yield from _all(config, scratch, place, patience)
         finally:
             remove_placement_group(place)
 
 
-def _all(config: Config, scratch: str, place: PlacementGroup, wait_s: float, deadline_s: float) -> Iterator[Check]:
-    room = check_room(config, place, wait_s)
+def _all(config: Config, scratch: str, place: PlacementGroup, patience: Patience) -> Iterator[Check]:
+    deadline_s = patience.answer_s
+    room = check_room(config, place, patience.nodes_s)
     survey = start_survey(deadline_s)
     checks = [room]
     yield room
@@ -101,7 +116,10 @@ def _all(config: Config, scratch: str, place: PlacementGroup, wait_s: float, dea
         yield checks[-1]
         remove_placement_group(place)
         is_red = any(check.ok is False for check in checks)
-        yield Check(TRAINING, None, NOT_TRIED) if is_red else try_training(config, scratch)
+        if is_red:
+            yield Check(TRAINING, None, NOT_TRIED)
+            return
+        yield watch_training(WatchedRun(smoke_config(config, scratch), scratch, "smoke"), patience.step_s)
     finally:
         gather({label: probe.clear.remote(scratch) for label, probe in survey.probes.items()}, deadline_s)
 
@@ -141,14 +159,14 @@ def check_room(config: Config, place: PlacementGroup, wait_s: float) -> Check:
     return verdict("room", faults, wanted, remedy)
 
 
-def start_survey(deadline_s: float = DEADLINE_S) -> Survey:
+def start_survey(deadline_s: float = PATIENCE.answer_s) -> Survey:
     """Asks every alive node what it is."""
     nodes = alive_nodes()
     probes = start_probes(nodes)
     return Survey(nodes, probes, gather({label: probe.facts.remote() for label, probe in probes.items()}, deadline_s))
 
 
-def try_storage(probes: dict[str, Any], scratch: str, deadline_s: float = DEADLINE_S) -> Check:
+def try_storage(probes: dict[str, Any], scratch: str, deadline_s: float = PATIENCE.answer_s) -> Check:
     """Every node writes, reads back, reads what the node before it wrote, and deletes."""
     uris = {label: f"{scratch}/{i}" for i, label in enumerate(probes)}
     times = gather({label: probe.write.remote(uris[label]) for label, probe in probes.items()}, deadline_s)
@@ -159,7 +177,7 @@ def try_storage(probes: dict[str, Any], scratch: str, deadline_s: float = DEADLI
     return check_storage(times, shared, deleted)
 
 
-def try_data(probes: dict[str, Any], uris: Sequence[str], deadline_s: float = DEADLINE_S) -> Check:
+def try_data(probes: dict[str, Any], uris: Sequence[str], deadline_s: float = PATIENCE.answer_s) -> Check:
     """Every node reads the manifest and the first row group of each data set."""
     places = [absolute_uri(uri) for uri in uris]
     return check_data(
@@ -170,18 +188,18 @@ def try_data(probes: dict[str, Any], uris: Sequence[str], deadline_s: float = DE
     )
 
 
-def listen(probes: dict[str, Any], deadline_s: float = DEADLINE_S) -> Answers[tuple[str, int]]:
+def listen(probes: dict[str, Any], deadline_s: float = PATIENCE.answer_s) -> Answers[tuple[str, int]]:
     """A listener on each node; where it is."""
     return gather({label: probe.listen.remote() for label, probe in probes.items()}, deadline_s)
 
 
-def try_ports(survey: Survey, addresses: Answers[tuple[str, int]], deadline_s: float = DEADLINE_S) -> Check:
+def try_ports(survey: Survey, addresses: Answers[tuple[str, int]], deadline_s: float = PATIENCE.answer_s) -> Check:
     """Every node connects to every listener."""
     calls = {label: probe.connect.remote(addresses.values) for label, probe in survey.probes.items()}
     return check_ports(gather(calls, deadline_s), addresses, survey.port_ranges)
 
 
-def try_collective(config: Config, place: PlacementGroup, survey: Survey, deadline_s: float = DEADLINE_S) -> Check:
+def try_collective(config: Config, place: PlacementGroup, survey: Survey, deadline_s: float) -> Check:
     """One all-reduce between the workers."""
     if config.train.num_replicas == 1:
         return Check(NAME, None, "one worker: nothing to reduce")
@@ -192,14 +210,14 @@ def try_collective(config: Config, place: PlacementGroup, survey: Survey, deadli
         members.close()
 
 
-def try_training(config: Config, scratch: str) -> Check:
-    """Two steps and a checkpoint of the same config, on the given data or on drawn words."""
-    remedy = "the same config would fail in training: the message says where; docs/clusters.md"
+def watch_training(run: WatchedRun, step_s: float = PATIENCE.step_s) -> Check:
+    """Whether a run ends with a checkpoint, and takes each step within `step_s`."""
     try:
-        run = train_run(smoke_config(config, scratch), scratch, "smoke")
-    except (RunError, ValueError, StorageError) as error:
+        report = list(run.reports(step_s))[-1]
+    except RunError as error:
+        remedy = "the same config would fail in training: the message says where; docs/clusters.md"
         return Check(TRAINING, False, str(error), remedy)
-    return Check(TRAINING, True, f"{SMOKE_STEPS} steps of {config.preset}, checkpoint {run.last.rpartition('/')[2]}")
+    return Check(TRAINING, True, f"{report['step']} steps, checkpoint {report['checkpoint'].rpartition('/')[2]}")
 
 
 def smoke_config(config: Config, scratch: str) -> Config:

@@ -36,7 +36,7 @@ def test_a_sound_cluster_is_green_and_nothing_is_left_in_storage(ray_session, bu
     found = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
     assert {name for name, check in found.items() if check["ok"] is None} == {"gpus", "data sets"}
     assert all(check["remedy"] == "" for check in found.values())
-    assert "2 steps of tiny" in found["training"]["found"]
+    assert "2 steps, checkpoint step_" in found["training"]["found"]
     assert re.search(r"2 workers, 64 MiB in \d+ ms = \d+ MB/s", found["collective"]["found"])
     assert list(open_uri(bucket).walk()) == []
 
@@ -63,6 +63,18 @@ def test_storage_that_may_only_be_read_and_storage_out_of_reach_are_red(ray_sess
     reader, lost = check.found.split("; lost: ")
     assert reader.startswith("reader: ") and "access denied" in reader
     assert f"{nowhere} did not do it" in lost and "sound" not in check.found
+
+
+def test_a_folder_that_each_node_has_for_itself_is_red(ray_session, tmp_path):
+    """One path, two places: each process's own working directory."""
+    probes = {name: _probe() for name in ("first", "second")}
+    for name, probe in probes.items():
+        (tmp_path / name).mkdir()
+        ray.get(probe.__ray_call__.remote(lambda _, there: os.chdir(there), str(tmp_path / name)))
+    check = try_storage(probes, "/proc/self/cwd/runs")
+    assert not check.ok and "the same place for all nodes" in check.remedy
+    assert check.found.count("reading what another node wrote") == 2
+    assert try_storage(probes, str(tmp_path / "shared")).ok
 
 
 def _probe(**environment):

@@ -12,10 +12,10 @@ import time
 
 import pytest
 
-from cluster.errors import RunError
+from cluster.preflight.run import watch_training
 from cluster.storage import SweepLayout
 from cluster.sweep_results import load_results
-from cluster.trial import TrialRun
+from cluster.watched import WatchedRun
 from jobs.pull import main as pull_job
 from jobs.tune import main as tune_job
 from tests.factories import rendered_records, write_dataset
@@ -112,9 +112,9 @@ def test_a_run_that_stands_still_is_given_up(ray_session, data, learnt, tmp_path
     pipe.unlink()
     os.mkfifo(pipe)
     told = [f'data.train=["{data[0]}"]', f"train.init={hanging}", *CADENCE, *ALONE]
-    run = TrialRun(override(preset("tiny"), told), str(tmp_path), "hung")
-    with pytest.raises(RunError, match="no step for 8 s after step 0: given up"):
-        list(run.reports(stall_s=8))
+    run = WatchedRun(override(preset("tiny"), told), str(tmp_path), "hung")
+    check = watch_training(run, step_s=8)  # a sweep's trial hears the same
+    assert not check.ok and check.found == "no step for 8 s after step 0: given up"
     while run.alive:  # the worker is let go: it finds the pipe empty
         with contextlib.suppress(OSError):  # nobody reads yet, or any more
             os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))

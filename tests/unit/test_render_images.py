@@ -10,7 +10,7 @@ import pytest
 from tests.factories import settings
 from textscanner.images import PAD_VALUE, augment, decode, fit
 from textscanner.presets import preset
-from textscanner.render.draw import MIN_CONTRAST, contrast, render_word
+from textscanner.render.draw import EFFECTS, MIN_CONTRAST, contrast, render_word
 from textscanner.render.fonts import Font, covers, find_fonts, in_heldout_words, select
 from textscanner.render.layout import bend, lay_out
 from textscanner.render.lexicon import words
@@ -70,6 +70,46 @@ def test_words_stand_on_photographs_where_there_are_any(tmp_path):
     assert render_word(style, 3).image == render_word(dataclasses.replace(style), 3).image
     with pytest.raises(ValueError, match="no image there"):
         find_photographs([str(tmp_path / "none")])
+
+
+def sharpness(image, quads):
+    return cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F).std()
+
+
+def tilt(image, quads):
+    ways = quads[:, 1] - quads[:, 0]
+    return -np.abs(np.arctan2(ways[:, 1], ways[:, 0])).mean()
+
+
+def spread(image, quads):
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(float).std()
+
+
+def room(image, quads):
+    return min(quads.min() / len(image), (len(image) - quads[..., 1].max()) / len(image), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("effect", "improves"),
+    [("camera", sharpness), ("perspective", tilt), ("contrast", spread), ("crop", room)],
+)
+def test_an_effect_left_out_is_not_seen(effect, improves):
+    means = []
+    for without in ((), (effect,)):
+        style = dataclasses.replace(settings(), difficulty="real", without=without)
+        records = [render_word(style, row) for row in range(60)]
+        means.append(np.mean([improves(decode(r.image, "x"), r.quads) for r in records]))
+    assert means[1] > means[0] + 0.1 * abs(means[0])
+
+
+def test_each_effect_can_be_left_out_by_name():
+    full = dataclasses.replace(settings(), difficulty="real")
+    drawn = [render_word(full, row).image for row in range(20)]
+    for effect in EFFECTS:
+        less = dataclasses.replace(full, without=(effect,))
+        assert [render_word(less, row).image for row in range(20)] != drawn, effect
+    with pytest.raises(ValueError, match=r"glitter.*texture"):
+        dataclasses.replace(full, without=("glitter",))
 
 
 def test_contrast_sees_what_cannot_be_read():

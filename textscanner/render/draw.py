@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -26,6 +26,12 @@ ATTEMPTS = 12
 MAX_ASPECT = 9.0
 PHOTOGRAPHED = 0.5  # share of words on a photograph, where there are any
 
+Effect = Literal["texture", "perspective", "crop", "neighbours", "depth", "contrast", "camera"]
+EFFECTS: tuple[Effect, ...] = get_args(Effect)
+"""What makes a word `real`; each can be left out to see what it teaches (docs/accuracy.md): uneven surfaces and fills;
+tilted, leaning and bent words; tight crops; parts of other words; shadows, rims and hollow letters; ink that hardly
+stands out from its surface; low resolution, blur, noise, shine, dusk and compression."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RenderSettings:
@@ -37,6 +43,7 @@ class RenderSettings:
       fonts: faces to draw from.
       words: a file with a word a line instead of the dictionary.
       photographs: image files that half of the backgrounds are cut from; none for painted ones only.
+      without: effects of `real` that are left out.
     """
 
     seed: int
@@ -46,6 +53,11 @@ class RenderSettings:
     split: Literal["train", "heldout", "all"] = "train"
     words: str | None = None
     photographs: tuple[str, ...] = ()
+    without: tuple[Effect, ...] = ()
+
+    def has(self, effect: Effect) -> bool:
+        """Whether words are drawn with the full range of that effect."""
+        return self.difficulty == "real" and effect not in self.without
 
     @functools.cached_property
     def families(self) -> tuple[tuple[Font, ...], ...]:
@@ -65,6 +77,9 @@ class RenderSettings:
             raise ValueError(f"--height-px is {self.height_px}: must lie in 16..256")
         if self.difficulty not in ("easy", "real"):
             raise ValueError(f"--difficulty is {self.difficulty!r}: easy or real")
+        for effect in self.without:
+            if effect not in EFFECTS:
+                raise ValueError(f"--without names {effect!r}: there are {', '.join(EFFECTS)}")
 
 
 def render_word(settings: RenderSettings, row: int) -> WordRecord:
@@ -78,25 +93,26 @@ def render_word(settings: RenderSettings, row: int) -> WordRecord:
         drawn = _attempt(settings, rng)
         if drawn is not None:
             image, quads, text, font = drawn
-            quality = int(rng.integers(30, 96) if settings.difficulty == "real" else rng.integers(70, 96))
+            quality = int(rng.integers(30, 96) if settings.has("camera") else rng.integers(70, 96))
             data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
             return WordRecord(data, text, quads, f"rendered:{font.family} {font.style}")
     raise ValueError(f"row {row} could not be drawn in {ATTEMPTS} attempts: no font covers the words asked for")
 
 
 def _attempt(settings: RenderSettings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str, Font] | None:
-    hard = settings.difficulty == "real"
     font = settings.draw_font(rng)
-    text = draw_text(rng, settings.split, settings.words, plain=not hard)
+    text = draw_text(rng, settings.split, settings.words, plain=settings.difficulty == "easy")
     if not covers(font.path, text):
         return None
-    layout = _layout(font, text, rng, hard)
-    matrix, width = _camera(layout, settings.height_px, rng, hard)
+    layout = _layout(settings, font, text, rng)
+    matrix, width = _camera(settings, layout, rng)
     size = (width, settings.height_px)
     mask = cv2.warpPerspective(layout.mask, matrix, size, flags=cv2.INTER_LINEAR)
     quads = cv2.perspectiveTransform(layout.quads.reshape(-1, 1, 2), matrix).reshape(-1, 4, 2)
-    others = _neighbours(settings, font, matrix, layout, size, rng) if hard and rng.random() < 0.35 else None
-    image = degrade(_compose(settings, mask, others, rng), rng, hard)
+    others = None
+    if settings.has("neighbours") and rng.random() < 0.35:
+        others = _neighbours(settings, font, matrix, layout, size, rng)
+    image = degrade(_compose(settings, mask, others, rng), rng, settings.has("camera"))
     if contrast(image, mask) < MIN_CONTRAST:
         return None
     return image, quads, text, font
@@ -113,18 +129,20 @@ def contrast(image: np.ndarray, mask: np.ndarray) -> float:
     return max(0.0, abs(cv2.mean(luma, ink)[0] - float(mean[0, 0])) - 0.5 * float(spread[0, 0]))
 
 
-def _layout(font: Font, text: str, rng: np.random.Generator, hard: bool) -> Layout:
+def _layout(settings: RenderSettings, font: Font, text: str, rng: np.random.Generator) -> Layout:
+    hard = settings.difficulty == "real"
     kind = rng.random()
     spacing = rng.normal(0.02, 0.03) if kind < 0.7 else rng.uniform(0.0, 0.30 if kind < 0.95 or not hard else 1.0)
     stretch = float(np.exp(rng.normal(0, 0.22 if hard else 0.08)))
     layout = lay_out(font.path, text, max(spacing, -0.05), stretch)
-    if len(text) < 3 or not hard or rng.random() > 0.14:
+    if len(text) < 3 or not settings.has("perspective") or rng.random() > 0.14:
         return layout
     return bend(layout, float(rng.uniform(-0.14, 0.14)))
 
 
-def _camera(layout: Layout, height_px: int, rng: np.random.Generator, hard: bool) -> tuple[np.ndarray, int]:
+def _camera(settings: RenderSettings, layout: Layout, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """The perspective from layout to image pixels, and the image's width."""
+    height_px, hard = settings.height_px, settings.has("perspective")
     x0, y0, x1, y1 = layout.ink
     corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float32)
     slight = not hard or rng.random() < 0.8
@@ -138,7 +156,7 @@ def _camera(layout: Layout, height_px: int, rng: np.random.Generator, hard: bool
     ink_height = high[1] - low[1]
     # Tight crops and loose ones: the margins as shares of the ink's height; a little of the ink may be cut off.
     kind = rng.random()
-    if hard and kind < 0.2:
+    if settings.has("crop") and kind < 0.2:
         margin = rng.uniform(-0.09, 0.08, 4)
     else:
         margin = rng.uniform(-0.03, 0.30, 4) if kind < 0.8 else rng.uniform(0.1, 0.7, 4)
@@ -189,17 +207,17 @@ def _compose(
 ) -> np.ndarray:
     """The word and its neighbours on a surface, uint8 [H, W, 3]."""
     height, width = mask.shape
-    hard = settings.difficulty == "real"
+    rough = settings.has("texture")
     if settings.photographs and rng.random() < PHOTOGRAPHED:
         image = cut(settings.photographs, height, width, rng)
         paper = image.mean((0, 1))
     else:
         paper = colour(rng)
-        image = background(height, width, paper, rng, hard)
-    ink = ink_against(paper, rng.uniform(18, 110) if hard else 90, rng)
+        image = background(height, width, paper, rng, rough)
+    ink = ink_against(paper, rng.uniform(18, 110) if settings.has("contrast") else 90, rng)
     if others is not None:
         _paint(image, others, ink if rng.random() < 0.8 else ink_against(paper, 40, rng))
-    effect = rng.random() if hard else rng.uniform(0.3, 1)
+    effect = rng.random() if settings.has("depth") else rng.uniform(0.3, 1)
     if effect < 0.13:  # a shadow behind the letters, or their depth
         _paint(
             image,
@@ -215,9 +233,9 @@ def _compose(
         _paint(image, hollow, ink)
         return np.clip(image, 0, 255).astype(np.uint8)
     fill: np.ndarray = ink
-    if hard and rng.random() < 0.25:
+    if rough and rng.random() < 0.25:
         fill = background(height, width, ink, rng, rough=True)
-    _paint(image, mask, fill, rng.uniform(0.75, 1.0) if hard else 1.0)
+    _paint(image, mask, fill, rng.uniform(0.75, 1.0) if settings.has("contrast") else 1.0)
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
