@@ -46,8 +46,9 @@ class Sweep:
     Attributes:
       config: what trials start from; `train.num_steps` is the longest trial, `train.validate_every` the shortest.
       num_trials: samples.
-      scheduler: `asha` stops the worst two thirds early, at validate_every x 3^k steps; `hyperband` and `median` stop
-        otherwise; `pbt` lets bad trials go on from good ones' checkpoints; `fifo` runs all to the end.
+      scheduler: `asha` stops the worst two thirds early, at validate_every x 3^k steps; `hyperband` spares some trials
+        the first of these; `median` stops what is below it; `pbt` lets bad trials go on from good ones' checkpoints;
+        `fifo` runs all to the end.
       search: `random`, Optuna's `tpe` (learns from finished trials) or `qmc` (evenly spread).
       budget_s: the sweep ends after so long; None for when its trials are done.
       retries: how often a trial that failed is tried again.
@@ -255,7 +256,7 @@ def _tuner(sweep: Sweep, config: Config, concurrent: int) -> tune.Tuner:
             mode=sweep.mode,
             num_samples=sweep.num_trials,
             max_concurrent_trials=concurrent,
-            scheduler=_scheduler(sweep),
+            scheduler=scheduler(sweep),
             search_alg=searcher(sweep, concurrent),
             trial_dirname_creator=_tune_folder,
         ),
@@ -289,16 +290,22 @@ def _domains(sweep: Sweep) -> dict[str, Any]:
     return {key: made[domain.kind](domain.values) for key, domain in sweep.space.domains.items()}
 
 
-def _scheduler(sweep: Sweep) -> Any:
+def scheduler(sweep: Sweep) -> Any:
+    """Ray Tune's scheduler."""
     from ray.tune import schedulers
 
     steps, shortest = sweep.config.train.num_steps, sweep.config.train.validate_every
-    if sweep.scheduler == "asha":
+    if sweep.scheduler in ("asha", "hyperband"):
+        # Tune's HyperBandScheduler wants all trials added at once; as they come, it stops none.
+        rungs = 1 + math.floor(math.log(steps / shortest, REDUCTION) + 1e-9)
         return RememberingASHA(
-            sweep.layout, time_attr="step", max_t=steps, grace_period=shortest, reduction_factor=REDUCTION
+            sweep.layout,
+            time_attr="step",
+            max_t=steps,
+            grace_period=shortest,
+            reduction_factor=REDUCTION,
+            brackets=rungs if sweep.scheduler == "hyperband" else 1,
         )
-    if sweep.scheduler == "hyperband":
-        return schedulers.HyperBandScheduler(time_attr="step", max_t=steps, reduction_factor=REDUCTION)
     if sweep.scheduler == "median":
         return RememberingMedian(sweep.layout, time_attr="step", grace_period=shortest, min_samples_required=2)
     if sweep.scheduler == "pbt":

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import types
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 
@@ -10,7 +12,7 @@ from cluster.space import Domain, Space
 from cluster.storage import SweepLayout, open_uri
 from cluster.sweep_report import importances, page, write_report
 from cluster.sweep_results import Point, SweepResults, TrialRecord, load_results
-from cluster.tuning import Sweep, searcher, trials_at_once, winner
+from cluster.tuning import Sweep, scheduler, searcher, trials_at_once, winner
 from textscanner.config import override
 from textscanner.presets import preset
 
@@ -123,6 +125,21 @@ def test_few_trials_tell_nothing_about_what_mattered(tmp_path):
     found = results()
     found.trials = found.trials[:3]
     assert importances(sweep(tmp_path), found) == {}
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("asha", 40, 40), ("hyperband", 20, 36), ("fifo", 0, 0)])
+def test_schedulers_judge_trials_at_the_first_validation(tmp_path, name, low, high):
+    """Each trial is worse than all before it: of 41, ASHA stops 40; hyperband has not judged a third of them yet."""
+    wanted = sweep(tmp_path, "train.num_steps=900", "train.validate_every=100", scheduler=name)
+    judge = scheduler(wanted)
+    judge.set_search_properties(wanted.metric, wanted.mode)
+    np.random.seed(0)
+    stopped = 0
+    for i in range(41):
+        trial = types.SimpleNamespace(trial_id=str(i))
+        judge.on_trial_add(None, trial)
+        stopped += judge.on_trial_result(None, trial, {"step": 100, wanted.metric: 1 / (1 + i)}) == "STOP"
+    assert low <= stopped <= high
 
 
 @pytest.mark.parametrize("search", ["tpe", "qmc"])
