@@ -82,6 +82,14 @@ class Domain:
             return float(math.exp(rng.uniform(math.log(low), math.log(high))))
         return float(rng.uniform(low, high))
 
+    def nearest(self, value: Value) -> Value:
+        """A value itself where the domain has it, else the end of the range that it passed; one of a choice stays."""
+        if self.kind == "choice":
+            return value
+        low, high = self.bounds
+        kept = min(max(float(value), low), high)
+        return round(kept) if self.kind == "randint" else kept
+
 
 @dataclasses.dataclass(frozen=True)
 class Space:
@@ -104,6 +112,10 @@ class Space:
           ValueError: the values together break a rule of the config.
         """
         return override(config, [f"{key}={value}" for key, value in self.active(sample).items()])
+
+    def within(self, sample: Sample) -> Sample:
+        """A sample with each value moved into its domain."""
+        return sample | {key: domain.nearest(sample[key]) for key, domain in self.domains.items()}
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """A random sample, conditions not looked at."""

@@ -290,6 +290,12 @@ def _domains(sweep: Sweep) -> dict[str, Any]:
     return {key: made[domain.kind](domain.values) for key, domain in sweep.space.domains.items()}
 
 
+def _mutations(sweep: Sweep) -> dict[str, Any]:
+    """The same for population based training, which goes to the neighbour in a list and multiplies all else."""
+    choices = {key: list(d.values) for key, d in sweep.space.domains.items() if d.kind == "choice"}
+    return _domains(sweep) | choices
+
+
 def scheduler(sweep: Sweep) -> Any:
     """Ray Tune's scheduler."""
     from ray.tune import schedulers
@@ -312,7 +318,8 @@ def scheduler(sweep: Sweep) -> Any:
         return Population(
             steps,
             perturbation_interval=shortest,
-            hyperparam_mutations=_domains(sweep),
+            hyperparam_mutations=_mutations(sweep),
+            custom_explore_fn=sweep.space.within,  # Tune's own steps, x 0.8 or x 1.2, leave the range
             synch=True,  # trials wait for each other at each interval: also those that there was no room for at once
         )
     return schedulers.FIFOScheduler()

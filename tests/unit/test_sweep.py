@@ -2,6 +2,7 @@
 
 import csv
 import io
+import random
 import types
 
 import numpy as np
@@ -125,6 +126,26 @@ def test_few_trials_tell_nothing_about_what_mattered(tmp_path):
     found = results()
     found.trials = found.trials[:3]
     assert importances(sweep(tmp_path), found) == {}
+
+
+def test_population_based_training_stays_in_the_space(tmp_path):
+    domains = {
+        "optimizer.ema_momentum": Domain("choice", (0.9, 0.99)),
+        "optimizer.learning_rate": Domain("loguniform", (9e-4, 1e-3)),
+        "losses.words_ramp": Domain("randint", (40, 50)),
+    }
+    wanted = sweep(tmp_path, scheduler="pbt", space=Space(domains))
+    judge = scheduler(wanted)
+    donor = types.SimpleNamespace(config=wanted.space.draw(np.random.default_rng(0)))
+    random.seed(0)
+    seen = set()
+    for _ in range(40):
+        donor.config, _ = judge._get_new_config(donor, donor)
+        wanted.space.apply(wanted.config, donor.config)  # what no config allows would raise here
+        assert 9e-4 <= donor.config["optimizer.learning_rate"] <= 1e-3
+        assert 40 <= donor.config["losses.words_ramp"] <= 50
+        seen.add(donor.config["optimizer.ema_momentum"])
+    assert seen == {0.9, 0.99}
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("asha", 40, 40), ("hyperband", 20, 36), ("fifo", 0, 0)])
