@@ -39,7 +39,8 @@ cd /
 ray --version
 python -c 'import textscanner; print("package", textscanner.__file__)'
 python -c '
-import cluster  # quiet
+from cluster.logs import load_tensorflow
+load_tensorflow()
 import tensorflow as tf
 print("TensorFlow", tf.__version__, "built with CUDA:", tf.test.is_built_with_cuda())'
 python -m jobs.train --help >/dev/null
