@@ -291,7 +291,7 @@ def _domains(sweep: Sweep) -> dict[str, Any]:
 
 
 def _mutations(sweep: Sweep) -> dict[str, Any]:
-    """The same for population based training, which goes to the neighbour in a list and multiplies all else."""
+    """The space for population based training, which goes to a neighbour in a list and multiplies all else."""
     choices = {key: list(d.values) for key, d in sweep.space.domains.items() if d.kind == "choice"}
     return _domains(sweep) | choices
 

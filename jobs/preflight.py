@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cluster.preflight.patience import PATIENCE, Patience
 from jobs.command import Help, user_mistakes
 
 if TYPE_CHECKING:
@@ -38,9 +39,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cpus-per-worker", type=float, metavar="C", help="train.cpus_per_worker")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="section.key=value")
     parser.add_argument("--charset-file", metavar="FILE", help="characters to read, as for jobs.train")
-    parser.add_argument("--wait-s", type=float, default=60.0, metavar="S", help="for the workers' nodes to come up")
-    parser.add_argument("--deadline-s", type=float, default=120.0, metavar="S", help="for each answer of the nodes")
-    parser.add_argument("--step-s", type=float, default=600.0, metavar="S", help="for each step of the training")
+    for name, seconds, told in (
+        ("--wait-s", PATIENCE.nodes_s, "for the workers' nodes to come up"),
+        ("--deadline-s", PATIENCE.answer_s, "for each answer of the nodes"),
+        ("--step-s", PATIENCE.step_s, "for each step of the training"),
+    ):
+        parser.add_argument(name, type=float, default=seconds, metavar="S", help=told)
     parser.add_argument("--json", action="store_true", help="print the findings as a JSON list")
     return parser
 
@@ -50,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Checks; returns the exit code."""
     args = _parser().parse_args(argv)
     config = _config(args)
-    from cluster.preflight.run import Patience, preflight
+    from cluster.preflight.run import preflight
 
     checks = []
     for check in preflight(config, args.storage, Patience(args.wait_s, args.deadline_s, args.step_s)):

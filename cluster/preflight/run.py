@@ -31,6 +31,7 @@ from cluster.preflight.check import (
     verdict,
 )
 from cluster.preflight.collective import NAME, all_reduce, start_members
+from cluster.preflight.patience import PATIENCE, Patience
 from cluster.preflight.probe import (
     Answers,
     Facts,
@@ -68,24 +69,6 @@ class Survey:
     def port_ranges(self) -> set[str]:
         """The nodes' ranges of ports that are given out."""
         return {facts.port_range for facts in self.facts.values.values()}
-
-
-@dataclasses.dataclass(frozen=True)
-class Patience:
-    """How long is waited, in seconds.
-
-    Attributes:
-      nodes_s: for the workers' nodes to come up.
-      answer_s: for an answer of the nodes, and for the collective.
-      step_s: for a step of the training, the compilation before the first one counted.
-    """
-
-    nodes_s: float = 60.0
-    answer_s: float = 120.0
-    step_s: float = 600.0
-
-
-PATIENCE = Patience()
 
 
 def preflight(config: Config, storage_uri: str, patience: Patience = PATIENCE) -> Iterator[Check]:
@@ -215,7 +198,10 @@ def watch_training(run: WatchedRun, step_s: float = PATIENCE.step_s) -> Check:
     try:
         report = list(run.reports(step_s))[-1]
     except RunError as error:
-        remedy = "the same config would fail in training: the message says where; docs/clusters.md"
+        remedy = (
+            "the same config would fail in training: the message says where; docs/clusters.md. "
+            "A first step that is only slow: --step-s"
+        )
         return Check(TRAINING, False, str(error), remedy)
     return Check(TRAINING, True, f"{report['step']} steps, checkpoint {report['checkpoint'].rpartition('/')[2]}")
 

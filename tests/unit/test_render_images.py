@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from jobs.render import main as render_job
 from tests.factories import settings
 from textscanner.images import PAD_VALUE, augment, decode, fit
 from textscanner.presets import preset
@@ -102,7 +103,7 @@ def test_an_effect_left_out_is_not_seen(effect, improves):
     assert means[1] > means[0] + 0.1 * abs(means[0])
 
 
-def test_each_effect_can_be_left_out_by_name():
+def test_each_effect_can_be_left_out_by_name(capsys):
     full = dataclasses.replace(settings(), difficulty="real")
     drawn = [render_word(full, row).image for row in range(20)]
     for effect in EFFECTS:
@@ -110,6 +111,9 @@ def test_each_effect_can_be_left_out_by_name():
         assert [render_word(less, row).image for row in range(20)] != drawn, effect
     with pytest.raises(ValueError, match=r"glitter.*texture"):
         dataclasses.replace(full, without=("glitter",))
+    with pytest.raises(SystemExit):
+        render_job(["--help"])
+    assert ", ".join(EFFECTS) in " ".join(capsys.readouterr().out.split())
 
 
 def test_contrast_sees_what_cannot_be_read():

@@ -43,7 +43,7 @@ class RenderSettings:
       fonts: faces to draw from.
       words: a file with a word a line instead of the dictionary.
       photographs: image files that half of the backgrounds are cut from; none for painted ones only.
-      without: effects of `real` that are left out.
+      without: effects of `real` that stay as mild as `easy` has them.
     """
 
     seed: int
@@ -105,7 +105,7 @@ def _attempt(settings: RenderSettings, rng: np.random.Generator) -> tuple[np.nda
     if not covers(font.path, text):
         return None
     layout = _layout(settings, font, text, rng)
-    matrix, width = _camera(settings, layout, rng)
+    matrix, width = _project(settings, layout, rng)
     size = (width, settings.height_px)
     mask = cv2.warpPerspective(layout.mask, matrix, size, flags=cv2.INTER_LINEAR)
     quads = cv2.perspectiveTransform(layout.quads.reshape(-1, 1, 2), matrix).reshape(-1, 4, 2)
@@ -140,7 +140,7 @@ def _layout(settings: RenderSettings, font: Font, text: str, rng: np.random.Gene
     return bend(layout, float(rng.uniform(-0.14, 0.14)))
 
 
-def _camera(settings: RenderSettings, layout: Layout, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+def _project(settings: RenderSettings, layout: Layout, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """The perspective from layout to image pixels, and the image's width."""
     height_px, hard = settings.height_px, settings.has("perspective")
     x0, y0, x1, y1 = layout.ink
