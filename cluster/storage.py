@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import filelock
+import fsspec.implementations.local
 import pyarrow.fs
 
 from cluster.errors import StorageError
@@ -46,6 +47,10 @@ class Location:
     def is_local(self) -> bool:
         """Whether it is on a disk of this machine."""
         return isinstance(self.filesystem, pyarrow.fs.LocalFileSystem)
+
+    def filesystem_of_whole_files(self) -> pyarrow.fs.FileSystem:
+        """The filesystem for code that writes by itself: here too a file appears whole or not at all."""
+        return pyarrow.fs.PyFileSystem(_WholeFiles()) if self.is_local else self.filesystem
 
     def join(self, *parts: str) -> Location:
         """The place below this one."""
@@ -226,12 +231,45 @@ def _write_local(
 ) -> None:
     """Writes beside the target and puts it in its place when it is whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    partial = _partial(target)
     try:
         partial.write_bytes(data)
         place(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _partial(target: pathlib.Path) -> pathlib.Path:
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+
+
+class _WholeFiles(pyarrow.fs.FSSpecHandler):
+    """A disk of this machine whose files appear when their streams are closed."""
+
+    def __init__(self) -> None:
+        super().__init__(fsspec.implementations.local.LocalFileSystem(auto_mkdir=True))
+
+    def __reduce__(self) -> tuple:
+        return type(self), ()
+
+    def open_output_stream(self, path: str, metadata: Any) -> pyarrow.NativeFile:
+        """As pyarrow."""
+        return pyarrow.PythonFile(_WholeFile(pathlib.Path(path)), mode="w")
+
+
+class _WholeFile(io.BufferedWriter):
+    def __init__(self, target: pathlib.Path) -> None:
+        self._target, self._partial = target, _partial(target)
+        super().__init__(io.FileIO(self._partial, "x"))
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        try:
+            super().close()
+            self._partial.replace(self._target)
+        finally:
+            self._partial.unlink(missing_ok=True)
 
 
 def _walk_local(folder: pathlib.Path, prefix: str) -> Iterator[str]:

@@ -93,7 +93,9 @@ class SweepWatch(tune.Callback):
         self._failed(trial, "failed")
 
     def on_experiment_end(self, trials: list, **info: Any) -> None:
-        """Nothing runs any more; what the budget cut off was stopped."""
+        """Nothing runs any more; what the budget cut off was stopped, what a dead driver did not hand on is gone."""
+        known = {trial.trial_id for trial in trials}
+        self._results.trials = [record for record in self._results.trials if record.trial in known or record.points]
         for record in self._results.trials:
             if record.state in ("running", "waiting"):
                 record.state = "stopped" if record.points else "waiting"

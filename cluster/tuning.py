@@ -23,7 +23,7 @@ from cluster.resources import cluster_limits
 from cluster.schedulers import Population, RememberingASHA, RememberingMedian
 from cluster.session import local_session
 from cluster.space import Sample, Space, Value, check_space
-from cluster.storage import TUNE_NAME, SweepLayout, absolute_uri, open_uri
+from cluster.storage import TUNE_NAME, Location, SweepLayout, absolute_uri, open_uri
 from cluster.sweep_results import SweepResults, TrialRecord, load_results
 from cluster.sweep_watch import Budget, SweepWatch
 from cluster.trial import TrialSettings, run_trial
@@ -171,6 +171,9 @@ def run_sweep(sweep: Sweep) -> SweepResults:
     if results is None or not results.ranked():
         told = {record.error for record in results.trials if record.error} if results else set()
         raise RunError(f"no trial gave a result: {'; '.join(sorted(told)) or 'none was validated'}")
+    over = sum(results.count(state) for state in ("finished", "stopped", "failed"))
+    if over < sweep.num_trials and not (sweep.budget_s and results.elapsed_s >= sweep.budget_s):
+        raise RunError(f"Ray Tune ended with {over} of {sweep.num_trials} trials done")
     return results
 
 
@@ -235,12 +238,13 @@ def _tuner(sweep: Sweep, config: Config, concurrent: int) -> tune.Tuner:
     settings = TrialSettings(config.to_dict(), sweep.space, layout.trials, sweep.stall_s)
     trainable = tune.with_resources(tune.with_parameters(run_trial, settings=settings), {"CPU": TRIAL_CPUS})
     own = open_uri(layout.tune)
+    files = own.filesystem_of_whole_files()
     param_space = _domains(sweep) if sweep.search == "random" else {}  # Optuna is given its own
-    if tune.Tuner.can_restore(own.path, storage_filesystem=own.filesystem):
+    if saved_by_tune(own, sweep.search):
         return tune.Tuner.restore(
             own.path,
             trainable,
-            storage_filesystem=own.filesystem,
+            storage_filesystem=files,
             resume_unfinished=True,
             param_space=param_space,
         )
@@ -263,15 +267,25 @@ def _tuner(sweep: Sweep, config: Config, concurrent: int) -> tune.Tuner:
         run_config=tune.RunConfig(
             name=TUNE_NAME,
             storage_path=open_uri(layout.root).path,
-            storage_filesystem=own.filesystem,
+            storage_filesystem=files,
             failure_config=tune.FailureConfig(max_failures=sweep.retries),
-            # Pointers. With one kept, each one makes Tune save its state; others may still start from older ones.
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=3 if sweep.scheduler == "pbt" else 1),
+            # Pointers, of some hundred bytes. Tune deletes one before it has saved that there is a newer: if the driver
+            # dies between, the trial could never start again.
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=None),
             callbacks=[watch],
             stop=stop,
             verbose=0,
         ),
     )
+
+
+def saved_by_tune(place: Location, search: str) -> bool:
+    """Whether Tune's folder holds all that it goes on from: a driver may die while they are written first, and Tune
+    would end such a sweep at once as if nothing were left to do."""
+    wanted = ["tuner.pkl", "experiment_state-"]
+    wanted += ["basic-variant-state-"] if search == "random" else ["search_gen_state-", "searcher-state-"]
+    names = [name for name, _ in place.names()]
+    return all(any(name.startswith(start) for name in names) for start in wanted)
 
 
 def _tune_folder(trial: Any) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import pickle
 import random
 import types
 
@@ -13,7 +14,7 @@ from cluster.space import Domain, Space
 from cluster.storage import SweepLayout, open_uri
 from cluster.sweep_report import importances, page, write_report
 from cluster.sweep_results import Point, SweepResults, TrialRecord, load_results
-from cluster.tuning import Sweep, scheduler, searcher, trials_at_once, winner
+from cluster.tuning import Sweep, saved_by_tune, scheduler, searcher, trials_at_once, winner
 from textscanner.config import override
 from textscanner.presets import preset
 
@@ -101,6 +102,29 @@ def test_results_come_back_from_storage_and_as_tables(tmp_path):
     )
     table = pyarrow.parquet.read_table(tmp_path / "s" / "trials.parquet")
     assert table.column("trial").to_pylist() == [row["trial"] for row in rows]
+
+
+def test_a_file_that_tune_writes_on_a_disk_appears_whole(tmp_path):
+    files = pickle.loads(pickle.dumps(open_uri(str(tmp_path)).filesystem_of_whole_files()))
+    state = tmp_path / "trial" / "state.json"
+    files.create_dir(str(state.parent))
+    for before, content in ((None, b"old"), (b"old", b"new")):
+        with files.open_output_stream(str(state)) as stream:
+            stream.write(content)
+            stream.flush()  # a driver that dies here leaves what was there
+            assert (state.read_bytes() if state.exists() else None) == before
+        assert files.open_input_stream(str(state)).read() == content
+    assert [path.name for path in state.parent.iterdir()] == ["state.json"]
+
+
+@pytest.mark.parametrize("search", ["random", "tpe"])
+def test_a_sweep_whose_driver_died_while_tune_saved_first_begins_anew(tmp_path, search):
+    wanted = {"random": ["basic-variant-state-1.json"], "tpe": ["search_gen_state-1.json", "searcher-state-1.pkl"]}
+    names = ["tuner.pkl", "experiment_state-1.json", *wanted[search]]
+    for name in names:
+        assert not saved_by_tune(open_uri(str(tmp_path)), search)
+        (tmp_path / name).touch()
+    assert saved_by_tune(open_uri(str(tmp_path)), search)
 
 
 def test_a_validation_that_is_reported_again_counts_once():
