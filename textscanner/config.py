@@ -42,6 +42,7 @@ class ModelConfig:
       order_channels: widths of the three stride-2 levels of the order head (paper, Fig. 3).
       gru_units: 0 leaves the GRU out.
       max_length: N, the longest word in characters.
+      activation: after every convolution but ResNet-50's own, whose is ReLU (the paper's).
       normalization: synchronised batch norm, or group norm (exact for any split of a batch over workers).
       imagenet_weights: `none`, `download` (Keras), or the path of a Keras ResNet-50 weights file.
     """
@@ -64,6 +65,7 @@ class ModelConfig:
     gru_units: int = 256
     gru_direction: Literal["forward", "both"] = "forward"
     max_length: int = 30
+    activation: Literal["relu", "silu"] = "relu"
     normalization: Literal["batch", "group"] = "batch"
     imagenet_weights: str = "none"
 

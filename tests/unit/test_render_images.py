@@ -111,6 +111,8 @@ def test_each_effect_can_be_left_out_by_name(capsys):
         assert [render_word(less, row).image for row in range(20)] != drawn, effect
     with pytest.raises(ValueError, match=r"glitter.*texture"):
         dataclasses.replace(full, without=("glitter",))
+    with pytest.raises(ValueError, match="easy has none"):
+        dataclasses.replace(full, without=("camera",), difficulty="easy")
     with pytest.raises(SystemExit):
         render_job(["--help"])
     assert ", ".join(EFFECTS) in " ".join(capsys.readouterr().out.split())

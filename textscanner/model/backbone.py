@@ -12,7 +12,7 @@ import pathlib
 import keras
 
 from textscanner.config import ModelConfig
-from textscanner.model.layers import attend, conv, conv_norm, upsample
+from textscanner.model.layers import activation, attend, conv, conv_norm, upsample
 
 RESNET_TAPS = ("conv1_relu", "conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out")
 # Keras' ResNet-50 was trained on BGR with these means subtracted ("caffe" preprocessing), variance 1.
@@ -111,7 +111,7 @@ def _block(
 ) -> keras.KerasTensor:
     shortcut = x
     if strides != (1, 1) or x.shape[-1] != channels:
-        shortcut = conv_norm(x, channels, model, f"{name}_shortcut", 1, strides, relu=False)
+        shortcut = conv_norm(x, channels, model, f"{name}_shortcut", 1, strides, activated=False)
     y = conv_norm(x, channels, model, f"{name}_a", strides=strides)
-    y = conv_norm(y, channels, model, f"{name}_b", relu=False)
-    return keras.layers.ReLU(name=f"{name}_out")(keras.layers.Add(name=f"{name}_add")([y, shortcut]))
+    y = conv_norm(y, channels, model, f"{name}_b", activated=False)
+    return activation(model, f"{name}_out")(keras.layers.Add(name=f"{name}_add")([y, shortcut]))

@@ -75,11 +75,16 @@ def conv_norm(
     name: str,
     size: int = 3,
     strides: tuple[int, int] = (1, 1),
-    relu: bool = True,
+    activated: bool = True,
 ) -> keras.KerasTensor:
-    """Convolution, normalisation and, unless switched off, ReLU."""
+    """Convolution, normalisation and, unless switched off, the activation."""
     x = normalization(model, f"{name}_norm")(conv(x, channels, f"{name}_conv", size, strides))
-    return keras.layers.ReLU(name=f"{name}_relu")(x) if relu else x
+    return activation(model, f"{name}_{model.activation}")(x) if activated else x
+
+
+def activation(model: ModelConfig, name: str) -> keras.layers.Layer:
+    """The layer that `model.activation` names."""
+    return keras.layers.Activation(model.activation, name=name)
 
 
 def upsample(x: keras.KerasTensor, factor: tuple[int, int], name: str) -> keras.KerasTensor:

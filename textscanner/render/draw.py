@@ -80,6 +80,8 @@ class RenderSettings:
         for effect in self.without:
             if effect not in EFFECTS:
                 raise ValueError(f"--without names {effect!r}: there are {', '.join(EFFECTS)}")
+            if self.difficulty == "easy":
+                raise ValueError(f"--without names {effect!r}: --difficulty easy has none; drop one of the two")
 
 
 def render_word(settings: RenderSettings, row: int) -> WordRecord:
