@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from textscanner.export import METADATA_NAME, Comparison, compare, export, noise, open_exported
 
     out = local_folder("--out", args.out)
-    reader = textscanner.load(local_checkpoint(args.checkpoint))
+    reader = textscanner.load(local_checkpoint(args.checkpoint)).in_float32()  # what the file must read like
     path = export(reader, args.format, out, args.half, _calibration(args) if args.int8 else None)
     print(f"{path}  ({_megabytes(path):.1f} MB, {METADATA_NAME} beside it)")
     run = open_exported(path)

@@ -1,7 +1,8 @@
 """A reader as a file that needs nothing of ours: uint8 images in; class ids, confidences and positions out.
 
 Decoding is inside the graph. What a caller must do is said in the metadata: fit the image, look up the characters.
-`saved_model` runs in TensorFlow, `onnx` in ONNX Runtime, `litert` on phones and boards. The batch is free in all.
+`saved_model` runs in TensorFlow, `onnx` in ONNX Runtime, `litert` on phones and boards. The batch is free in all, and
+all compute in float32: what runs them need not know the bfloat16 that a network may have been trained with.
 An ONNX file may be made smaller (`half`) or smaller and faster (calibration words: 8-bit convolutions).
 """
 
@@ -137,7 +138,7 @@ def export(
     if path.exists():
         raise ValueError(f"{path} is there already: delete it or give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    exported = _Exported(reader)
+    exported = _Exported(reader.in_float32())
     told = metadata(reader, "int8" if calibration is not None else "float16" if half else "float32")
     if form == "saved_model":
         tf.saved_model.save(exported, str(path), signatures={"serving_default": exported.read})

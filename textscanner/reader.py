@@ -17,7 +17,7 @@ from textscanner.charset import Charset
 from textscanner.config import Config
 from textscanner.decode import DEFAULT_THRESHOLD, Decoded
 from textscanner.images import fit
-from textscanner.model.assembly import forward
+from textscanner.model.assembly import build_model, forward
 from textscanner.reading import READ_BATCH, Reading, read_images
 from textscanner.step import make_read_step
 from textscanner.vocabulary import NO_VOCABULARY, load_vocabulary
@@ -59,6 +59,15 @@ class Reader:
         self.threshold = threshold
         self.vocabulary = load_vocabulary(vocabulary, config.charset)
         self._read_step = make_read_step(model, config)
+
+    def in_float32(self) -> Reader:
+        """A reader with these weights that computes in float32, whatever it was trained with; no vocabulary."""
+        precise = dataclasses.replace(self.config.optimizer, precision="float32")
+        bare = dataclasses.replace(self.config.model, imagenet_weights="none")
+        config = dataclasses.replace(self.config, model=bare, optimizer=precise)
+        model = build_model(config)
+        model.set_weights(self.model.get_weights())
+        return Reader(config, model, self.step, self.metrics, self.threshold)
 
     @property
     def charset(self) -> Charset:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from jobs.export import main
 from tests.factories import write_dataset
 from textscanner.export import FORMATS, METADATA_NAME, compare, export, noise, open_exported
 from textscanner.images import decode
+from textscanner.layout import CONFIG_NAME
 
 EXAMPLE = pathlib.Path(__file__).parents[2] / "docs" / "read_onnx.py"
 SAVED_MODEL_ALONE = """
@@ -54,6 +56,18 @@ def test_a_model_that_reads_otherwise_is_found_out(exported, learnt, images):
     other = textscanner.load(learnt.checkpoint)
     other.model.get_layer("class_logits").kernel.assign(-other.model.get_layer("class_logits").kernel)
     assert compare(other, open_exported(exported), images).num_different > len(images) / 2
+
+
+def test_a_network_trained_in_bfloat16_is_exported_in_float32(learnt, images, tmp_path):
+    folder = tmp_path / "bfloat16"
+    shutil.copytree(learnt.checkpoint, folder)
+    told = json.loads((folder / CONFIG_NAME).read_text())
+    told["optimizer"]["precision"] = "bfloat16"
+    (folder / CONFIG_NAME).write_text(json.dumps(told))
+    trained = textscanner.load(str(folder))
+    assert "bfloat16" in {layer.compute_dtype for layer in trained.model.layers}
+    found = compare(trained.in_float32(), open_exported(export(trained, "onnx", tmp_path / "out")), images)
+    assert (found.num_different, found.confidence_gap) == (0, pytest.approx(0, abs=1e-4))
 
 
 @pytest.fixture(scope="module")
