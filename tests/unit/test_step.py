@@ -43,6 +43,19 @@ def test_features_reach_every_cell():
         assert (spread > 1e-6).all()
 
 
+@pytest.mark.parametrize(("name", "lowest"), [("relu", 0.0), ("silu", -0.279)])
+def test_every_convolution_has_the_activation_of_the_config(name, lowest):
+    """All but the logits and what is added to a shortcut; SiLU's minimum is -0.2785."""
+    model = build_model(override(TINY, [f"model.activation={name}"]))
+    activated = [layer for layer in model.layers if isinstance(layer, keras.layers.Activation)]
+    of_convolutions = [layer for layer in activated if not layer.name.endswith("_float32")]
+    assert {keras.activations.serialize(layer.activation) for layer in of_convolutions} == {name}
+    image = np.random.default_rng(0).integers(0, 256, (4, 32, 64, 3), np.uint8)
+    values = keras.Model(model.input, [layer.output for layer in of_convolutions])(image)
+    lows = [float(np.min(value)) for value in values]
+    assert lowest <= min(lows) <= lowest / 2
+
+
 def test_group_norm_is_the_one_of_keras():
     x = np.random.default_rng(0).normal(3.0, 2.0, (3, 1, 5, 24)).astype(np.float32)
     ours, theirs = ChannelGroupNorm(), keras.layers.GroupNormalization(groups=3, epsilon=1e-5)
