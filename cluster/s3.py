@@ -182,7 +182,7 @@ def is_transient(error: BaseException) -> bool:
     if _boto_code(error):
         return status_of(error) >= 500 or _boto_code(error) in ("SlowDown", "RequestTimeout", "RequestTimeTooSkewed")
     if isinstance(error, OSError):
-        return not _PERMANENT.search(str(error))
+        return not (_PERMANENT.search(_code(error)) or _OUT_OF_BOUNDS in str(error))
     return type(error).__module__.startswith(("botocore", "urllib3")) and "Credentials" not in type(error).__name__
 
 
@@ -212,20 +212,27 @@ def told(uri: str) -> Iterator[None]:
 # pyarrow reports S3 failures as OSError; these words of the AWS SDK mark what no repetition mends.
 _PERMANENT = re.compile(
     r"ACCESS_DENIED|NO_SUCH_BUCKET|NO_SUCH_KEY|RESOURCE_NOT_FOUND|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH"
-    r"|INVALID_SIGNATURE|MISSING_AUTHENTICATION_TOKEN|UNRECOGNIZED_CLIENT|EXPIRED_TOKEN|HTTP status 40[0134]"
-    r"|out of bounds"
+    r"|INVALID_SIGNATURE|MISSING_AUTHENTICATION_TOKEN|UNRECOGNIZED_CLIENT|EXPIRED_TOKEN|40[0134]"
 )
+_OUT_OF_BOUNDS = "out of bounds"
 _FORBIDDEN = re.compile(r"ACCESS_DENIED|AccessDenied|403|Forbidden|SIGNATURE|Signature|INVALID_ACCESS|InvalidAccessKey")
 _NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|NoSuchBucket")
+_SDK_CODE = re.compile(r"AWS Error (\w+(?: \(HTTP status \d+\))?)")
+
+
+def _code(error: BaseException) -> str:
+    """What the server calls the failure: not the message around it, where an object may be named 403.jpg."""
+    found = _SDK_CODE.search(str(error)) if isinstance(error, OSError) else None
+    return found[1] if found else _boto_code(error)
 
 
 def _sentence(uri: str, error: BaseException) -> str:
-    told_by = f"{_boto_code(error)} {error}"
+    code = _code(error)
     if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
         return f"{uri}: no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-    if _NO_BUCKET.search(told_by):
+    if _NO_BUCKET.search(code):
         return _no_bucket(uri)
-    if _FORBIDDEN.search(told_by):
+    if _FORBIDDEN.search(code):
         return f"{uri}: access denied by {_server()}: check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE) and rights"
     if uri.startswith("s3://"):
         return f"{uri}: {_server()} did not do it: {_first_line(error)}"
