@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from textscanner.config import Config
 from textscanner.layout import CONFIG_NAME, STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
-from textscanner.model import build_model
+from textscanner.model import build_bare
 from textscanner.model.heads import CLASS_LOGITS
 from textscanner.reader import Reader
 from textscanner.step import TrainingState
@@ -61,9 +61,7 @@ def load(path: str | pathlib.Path, vocabulary: str = NO_VOCABULARY) -> Reader:
     """
     folder = pathlib.Path(path)
     saved, config = read_saved(folder), read_config(folder)
-    # The weights come from the file: do not fetch ImageNet's first.
-    bare = dataclasses.replace(config, model=dataclasses.replace(config.model, imagenet_weights="none"))
-    model = build_model(bare)
+    model = build_bare(config)
     _assign(_named(model.weights), _read(folder / WEIGHTS_NAME), folder / WEIGHTS_NAME)
     return Reader(config, model, saved.step, saved.metrics, saved.threshold, vocabulary)
 

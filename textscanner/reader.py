@@ -6,6 +6,7 @@ validation and pictures.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 
@@ -17,7 +18,7 @@ from textscanner.charset import Charset
 from textscanner.config import Config
 from textscanner.decode import DEFAULT_THRESHOLD, Decoded
 from textscanner.images import fit
-from textscanner.model.assembly import build_model, forward
+from textscanner.model.assembly import build_bare, forward
 from textscanner.reading import READ_BATCH, Reading, read_images
 from textscanner.step import make_read_step
 from textscanner.vocabulary import NO_VOCABULARY, load_vocabulary
@@ -61,13 +62,16 @@ class Reader:
         self._read_step = make_read_step(model, config)
 
     def in_float32(self) -> Reader:
-        """A reader with these weights that computes in float32, whatever it was trained with; no vocabulary."""
-        precise = dataclasses.replace(self.config.optimizer, precision="float32")
-        bare = dataclasses.replace(self.config.model, imagenet_weights="none")
-        config = dataclasses.replace(self.config, model=bare, optimizer=precise)
-        model = build_model(config)
-        model.set_weights(self.model.get_weights())
-        return Reader(config, model, self.step, self.metrics, self.threshold)
+        """This reader, or one with its weights that computes in float32 if it was trained with something else."""
+        if self.config.optimizer.precision == "float32":
+            return self
+        reader = copy.copy(self)
+        optimizer = dataclasses.replace(self.config.optimizer, precision="float32")
+        reader.config = dataclasses.replace(self.config, optimizer=optimizer)
+        reader.model = build_bare(reader.config)
+        reader.model.set_weights(self.model.get_weights())
+        reader._read_step = make_read_step(reader.model, reader.config)
+        return reader
 
     @property
     def charset(self) -> Charset:

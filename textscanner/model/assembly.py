@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import keras
@@ -37,6 +38,11 @@ def build_model(config: Config, seed: int = 0) -> keras.Model:
         return _assemble(config)
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def build_bare(config: Config) -> keras.Model:
+    """The model for weights that are at hand: ImageNet's are not fetched first."""
+    return build_model(dataclasses.replace(config, model=dataclasses.replace(config.model, imagenet_weights="none")))
 
 
 def _assemble(config: Config) -> keras.Model:
