@@ -13,10 +13,11 @@ from typing import Any
 
 import ray
 import ray.data
+from ray._private.state import state  # Ray Train asks the same; there is no public name
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from cluster.s3_settings import passed_on
-from cluster.trackers import PASSED_ON as TRACKER_VARIABLES
+from cluster.storage.s3_settings import passed_on
+from cluster.tracking.trackers import PASSED_ON as TRACKER_VARIABLES
 
 SCHEDULING_PAUSE_S = 0.02
 API_ADDRESS = "RAY_API_SERVER_ADDRESS"
@@ -107,3 +108,13 @@ class _Paced(ExecutionCallback):
     def on_execution_step(self, executor: Any) -> None:
         """Called at the end of each turn."""
         time.sleep(SCHEDULING_PAUSE_S)
+
+
+def cluster_limits() -> dict[str, float]:
+    """Resources of the connected cluster by name: what it has, or what its autoscaler may grow it to if that is more.
+
+    A cluster that scales from zero has nothing yet.
+    """
+    there = ray.cluster_resources()
+    may_come = state.get_max_resources_from_cluster_config() or {}
+    return {name: float(max(there.get(name, 0.0), may_come.get(name, 0.0))) for name in {*there, *may_come}}

@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Guarded:
+class CaptureErrors:
     """A function of a row or block whose ValueError or StorageError becomes `{FAILURE: [its kind and message]}`."""
 
     function: Callable[[Any], Row]
@@ -48,7 +48,7 @@ def map_in_order(function: Callable[[Row], Row], rows: Sequence[Row], concurrenc
       ValueError, StorageError: as the function.
     """
     mapped = ray.data.from_items(list(rows), override_num_blocks=len(rows)).map(
-        Guarded(function), concurrency=concurrency
+        CaptureErrors(function), concurrency=concurrency
     )
     for result in mapped.iter_rows():
         raise_failure(result)

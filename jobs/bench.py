@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from jobs.command import user_mistakes
-from textscanner.layout import ONNX_NAME, WEIGHTS_FOLDER
+from jobs.command import cli_errors
+from textscanner.checkpoint_files import ONNX_NAME, WEIGHTS_FOLDER
 
 if TYPE_CHECKING:  # importing it loads TensorFlow or Ray
     from textscanner.config import Config
-    from textscanner.schema import WordRecord
+    from textscanner.data.schema import WordRecord
 
 PARTS = ("compute", "ingest", "run")
 RENDERED_WORDS = 2_000
@@ -35,7 +35,7 @@ ONNX_WORDS = 512
 MIN_SECONDS = 8.0
 
 
-@user_mistakes
+@cli_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m jobs.bench", description=__doc__)
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from textscanner.presets import preset
 
     config = preset(args.preset)
-    print(f"{_processor()}, {os.cpu_count()} cores; {args.preset}, float32, batch {config.train.global_batch}")
+    print(f"{_processor()}, {os.cpu_count()} cores; {args.preset}, float32, batch {config.train.global_batch_size}")
     if "compute" in args.only:
         _compute(config)
     if "ingest" in args.only or "run" in args.only:
@@ -98,13 +98,13 @@ def _compute(config: Config) -> None:
 
 
 def _render(folder: str) -> int:
-    from cluster.shards import write_manifest, write_shard
+    from cluster.data.shards import write_manifest, write_shard
     from textscanner.render.draw import RenderSettings, render_word
     from textscanner.render.fonts import find_fonts, select
 
     settings = RenderSettings(seed=0, fonts=select(find_fonts(), "train"))
     records = [render_word(settings, row) for row in range(RENDERED_WORDS)]
-    write_manifest(folder, [write_shard(folder, "00000", records)], set_aside={}, origin={"made_by": "jobs.bench"})
+    write_manifest(folder, [write_shard(folder, "00000", records)], reject_counts={}, origin={"made_by": "jobs.bench"})
     return len(records)
 
 
@@ -112,13 +112,14 @@ class _ReadChunks:
     """Reads words chunk by chunk, as the reading tasks do."""
 
     def __init__(self, config: Config, uri: str, chunks: int = 1) -> None:
-        from cluster.dataset import ChunkReader, training_plan
+        from cluster.config import IngestConfig
+        from cluster.data.ingest import ChunkReader, training_sampler
 
         data = dataclasses.replace(config.data, train=(uri,))
         config = dataclasses.replace(config, data=data)
-        self._reader = ChunkReader(config, data.train, augment=True)
-        self._items = training_plan(config).items_of(0, 0)
-        self._size, self._chunks = config.train.global_batch, chunks
+        self._reader = ChunkReader(config, data.train, augment=True, ingest=IngestConfig())
+        self._items = training_sampler(config).items_of(0, 0)
+        self._size, self._chunks = config.train.global_batch_size, chunks
         self.batch: dict[str, np.ndarray] = {}
 
     def __call__(self) -> int:
@@ -133,22 +134,22 @@ class _ReadChunks:
 def _train_step(config: Config, batch: dict[str, np.ndarray]) -> Callable[[], int]:
     import tensorflow as tf
 
-    from textscanner.step import create_state, make_train_step
+    from textscanner.training.step import create_state, make_train_step
 
     step = make_train_step(create_state(config, tf.distribute.get_strategy()))
     tensors = {name: tf.constant(value) for name, value in batch.items()}
 
     def run() -> int:
         step(tensors)[0].numpy()  # waits for the device
-        return config.train.global_batch
+        return config.train.global_batch_size
 
     return run
 
 
 def _read(config: Config, batch: dict[str, np.ndarray]) -> Callable[[], int]:
+    from textscanner.inference.postprocess import READ_BATCH
+    from textscanner.inference.reader import Reader
     from textscanner.model import build_model
-    from textscanner.reader import Reader
-    from textscanner.reading import READ_BATCH
 
     reader = Reader(config, build_model(config))
     images = np.resize(batch["image"], (READ_BATCH, *batch["image"].shape[1:]))
@@ -166,18 +167,18 @@ def _read_onnx(name: str, images: np.ndarray) -> Callable[[], int]:
 @contextlib.contextmanager
 def _bucket(folder: str) -> Iterator[str]:
     """A local object store for the block; the environment names it."""
-    from cluster import objectstore
+    from cluster.storage import local_server
 
-    server = objectstore.start(pathlib.Path(folder) / "objectstore")
+    server = local_server.start(pathlib.Path(folder) / "objectstore")
     os.environ.update(server.environment)
     try:
         yield server.uri
     finally:
-        objectstore.stop(server.folder)
+        local_server.stop(server.folder)
 
 
 def _words_in(bucket: str) -> str:
-    from cluster.rendering import render_dataset
+    from cluster.data.render_dataset import render_dataset
     from textscanner.render.draw import RenderSettings
     from textscanner.render.fonts import find_fonts, select
 
@@ -186,7 +187,7 @@ def _words_in(bucket: str) -> str:
 
 
 def _ingest(config: Config, bucket: str, data: str, folder: str) -> None:
-    from cluster.shards import read_manifest, read_records
+    from cluster.data.shards import read_manifest, read_records
 
     manifest = read_manifest(data)
     each = sum(shard.num_bytes for shard in manifest.shards) / manifest.num_rows / 1e6
@@ -199,8 +200,8 @@ def _ingest(config: Config, bucket: str, data: str, folder: str) -> None:
 
 
 def _row_groups(data: str) -> Callable[[], int]:
-    from cluster.shards import read_manifest, read_row_group
-    from textscanner import schema
+    from cluster.data.shards import read_manifest, read_row_group
+    from textscanner.data import schema
 
     refs = itertools.cycle([ref for shard in read_manifest(data).shards for ref in shard.refs()])
 
@@ -216,7 +217,7 @@ def _decode(image: bytes) -> Any:
 
 
 def _single_objects(bucket: str, records: list[WordRecord]) -> Callable[[], int]:
-    from cluster.s3 import s3_client
+    from cluster.storage.s3 import s3_client
 
     client, name = s3_client(), bucket.removeprefix("s3://")
     for i, record in enumerate(records):
@@ -253,19 +254,25 @@ def _tfrecords(folder: str, records: list[WordRecord]) -> Callable[[], int]:
 
 def _run(preset: str, bucket: str, data: str) -> None:
     """Two workers train on the bucket's words; the rates are those after the first steps."""
-    from cluster.launch import train_run
-    from cluster.storage import open_uri
-    from textscanner.config import override
+    from cluster.config import RunSpec, override
+    from cluster.storage.location import open_uri
+    from cluster.train.launch import train_run
     from textscanner.presets import preset as preset_config
 
     told = [
-        f"train.{name}={RUN_STEPS}" for name in ("num_steps", "validate_every", "checkpoint_every", "picture_every")
+        f"train.{name}={RUN_STEPS}"
+        for name in ("num_steps", "validate_every_steps", "checkpoint_every_steps", "image_every_steps")
     ]
-    told += [f'data.train=["{data}"]', "train.workers=2", "train.log_every=10", f"optimizer.warmup_steps={RUN_WARMUP}"]
-    result = train_run(override(preset_config(preset), told), f"{bucket}/runs", "bench")
+    told += [
+        f'data.train=["{data}"]',
+        "train.workers=2",
+        "train.log_every_steps=10",
+        f"optimizer.warmup_steps={RUN_WARMUP}",
+    ]
+    result = train_run(override(RunSpec(preset_config(preset)), told), f"{bucket}/runs", "bench")
     lines = open_uri(f"{result.run_root}/metrics.jsonl").read_bytes().splitlines()
     rows = [row for row in map(json.loads, lines) if row["step"] > RUN_WARMUP and "train/images_per_s" in row]
-    rate, wait = (np.mean([row[f"train/{name}"] for row in rows]) for name in ("images_per_s", "data_wait_share"))
+    rate, wait = (np.mean([row[f"train/{name}"] for row in rows]) for name in ("images_per_s", "data_wait_fraction"))
     print(f"training out of the bucket, two workers, steps {RUN_WARMUP} to {RUN_STEPS}")
     print(f"  {'the whole system':<56} {rate:8.0f} images/s, {wait:.1%} of the time waiting for data")
 

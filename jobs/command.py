@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.errors import StorageError
-from textscanner.vocabulary import DEFAULT_VOCABULARY, NO_VOCABULARY
+from textscanner.inference.vocabulary import DEFAULT_VOCABULARY, NO_VOCABULARY
 
 if TYPE_CHECKING:
-    from textscanner.config import Config
+    from cluster.config import RunSpec
 
 NO_INIT = "none"  # --init none: random weights
 
@@ -36,7 +36,7 @@ class Main(Protocol):
         ...
 
 
-def user_mistakes(main: Main) -> Main:
+def cli_errors(main: Main) -> Main:
     """Turns a ValueError of `main` into its message and exit code 2, a StorageError into 1, Ctrl-C into 130, and the
     end of a reader of its output (`| head`) into 141."""
 
@@ -108,15 +108,15 @@ def vocabulary_of(args: argparse.Namespace) -> str:
     return NO_VOCABULARY if args.lexicon else args.vocabulary
 
 
-def run_config(args: argparse.Namespace, workers: int | None) -> Config:
-    """The config of these arguments.
+def run_spec(args: argparse.Namespace, workers: int | None) -> RunSpec:
+    """The run spec of these arguments.
 
     Raises:
       ValueError: a value breaks a rule.
     """
+    from cluster.config import RunSpec, override
     from textscanner.charset import load_charset
-    from textscanner.config import override
-    from textscanner.layout import shipped_weights
+    from textscanner.checkpoint_files import shipped_weights
     from textscanner.presets import preset
 
     config = preset(args.preset)
@@ -127,4 +127,4 @@ def run_config(args: argparse.Namespace, workers: int | None) -> Config:
     told.append(f"train.init={'' if init == NO_INIT else init}")
     if workers is not None:
         told.append(f"train.workers={workers}")
-    return override(config, told + args.set)
+    return override(RunSpec(config), told + args.set)

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jobs.command import add_word_arguments, user_mistakes, vocabulary_of
+from jobs.command import add_word_arguments, cli_errors, vocabulary_of
 
 if TYPE_CHECKING:  # importing it loads TensorFlow
-    from cluster.evaluation import Score
+    from cluster.evaluate.evaluation import Score
 
 CONFUSIONS_TOLD = 12
 
@@ -36,33 +36,33 @@ def _parser() -> argparse.ArgumentParser:
         "NAME=DATASET gives it a name in the table and the JSON",
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
-    parser.add_argument("--errors", metavar="FILE", help="draw the most confident mistakes there, as a PNG")
+    parser.add_argument("--mistakes-png", metavar="FILE", help="draw the most confident mistakes there, as a PNG")
     parser.add_argument("--split", metavar="NAME", help="only rows of this split, of formats with splits")
     add_word_arguments(parser)
     parser.add_argument(
-        "--peer", action="append", default=[], metavar="NAME", help="score this one too: rapidocr or tesseract"
+        "--baseline", action="append", default=[], metavar="NAME", help="score this one too: rapidocr or tesseract"
     )
     parser.add_argument("--onnx", action="store_true", help="read with the model.onnx in its folder, as jobs.read does")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="Ray actors, for large prepared sets")
     return parser
 
 
-@user_mistakes
+@cli_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluates; returns the exit code."""
     args = _parser().parse_args(argv)
     from cluster.logs import load_tensorflow
 
     load_tensorflow()
-    from cluster.evaluation import Subject, evaluate
-    from textscanner.lexicon import load_lexicon
+    from cluster.evaluate.evaluation import Subject, evaluate
+    from textscanner.inference.lexicon import load_lexicon
 
     lexicon = load_lexicon(args.lexicon) if args.lexicon else None
     datasets = dict(_named(given) for given in args.datasets)
-    peers = [Subject(peer, peer=True, lexicon=lexicon) for peer in args.peer]
-    subjects = [Subject(args.checkpoint, vocabulary_of(args), lexicon=lexicon, onnx=args.onnx), *peers]
-    for peer in peers:
-        peer.open()  # one that is not installed fails now
+    baselines = [Subject(baseline, baseline=True, lexicon=lexicon) for baseline in args.baseline]
+    subjects = [Subject(args.checkpoint, vocabulary_of(args), lexicon=lexicon, onnx=args.onnx), *baselines]
+    for baseline in baselines:
+        baseline.open()  # one that is not installed fails now
     scores: dict[str, dict[str, Score]] = {
         subject.name: {name: evaluate(subject, source, args.split, args.workers) for name, source in datasets.items()}
         for subject in subjects
@@ -70,12 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     own = scores[args.checkpoint]
     _print_table(scores, {args.checkpoint: f", vocabulary {subjects[0].vocabulary}"})
     _print_details(own)
-    if args.errors:
-        _draw_mistakes(own, pathlib.Path(args.errors))
+    if args.mistakes_png:
+        _draw_mistakes(own, pathlib.Path(args.mistakes_png))
     if args.json:
         told = {"datasets": {name: score.as_dict() for name, score in own.items()}}
-        if args.peer:
-            told["peers"] = {p: {name: score.as_dict() for name, score in scores[p].items()} for p in args.peer}
+        if args.baseline:
+            told["baselines"] = {p: {name: score.as_dict() for name, score in scores[p].items()} for p in args.baseline}
         pathlib.Path(args.json).write_text(json.dumps(told, indent=2, ensure_ascii=False))
         print(f"figures: {args.json}")
     return 0
@@ -94,7 +94,7 @@ def _print_table(scores: dict[str, dict[str, Score]], notes: dict[str, str]) -> 
     for name in next(iter(scores.values())):
         for reader, by_set in scores.items():
             score = by_set[name]
-            counts, error = score.counts, score.breakdown.calibration_error
+            counts, error = score.counts, score.error_analysis.calibration_error
             shares = (f"{share:.1%}" for share in (counts.word_accuracy, counts.one_minus_ned, error))
             shown = reader.rstrip("/").rpartition("/")[2] + notes.get(reader, "")
             table.add_row(name, shown, f"{counts.num_words:,.0f}", *shares, f"{score.words_per_second:,.0f}")
@@ -102,16 +102,16 @@ def _print_table(scores: dict[str, dict[str, Score]], notes: dict[str, str]) -> 
 
 
 def _print_details(scores: dict[str, Score]) -> None:
-    from textscanner.breakdown import Breakdown
+    from textscanner.evaluation.error_analysis import ErrorAnalysis
 
     for name, score in scores.items():
-        counts, parts = score.counts, score.breakdown
+        counts, parts = score.counts, score.error_analysis
         print(
             f"{name}: characters {counts.char_accuracy:.1%}, length {counts.length_accuracy:.1%}, "
             f"with case {parts.cased_accuracy:.1%}, as labelled {parts.exact_accuracy:.1%}, "
             f"broken images {score.num_broken}"
         )
-    whole = sum((score.breakdown for score in scores.values()), Breakdown())
+    whole = sum((score.error_analysis for score in scores.values()), ErrorAnalysis())
     lengths = "  ".join(f"{n}: {accuracy:.0%} of {words}" for n, words, accuracy in whole.lengths())
     pairs = whole.confusions.most_common(CONFUSIONS_TOLD)
     told = "  ".join(f"{truth or '+'}>{read or '-'} {count}" for (truth, read), count in pairs)
@@ -119,8 +119,8 @@ def _print_details(scores: dict[str, Score]) -> None:
 
 
 def _draw_mistakes(scores: dict[str, Score], path: pathlib.Path) -> None:
-    from cluster.evaluation import MISTAKES_KEPT
-    from textscanner.pictures import encode_png, mistakes_sheet
+    from cluster.evaluate.evaluation import MISTAKES_KEPT
+    from textscanner.evaluation.visualization import encode_png, mistakes_sheet
 
     worst = sorted((m for score in scores.values() for m in score.mistakes), reverse=True)[:MISTAKES_KEPT]
     if not worst:

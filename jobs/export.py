@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jobs.command import Help, local_folder, user_mistakes
+from jobs.command import Help, cli_errors, local_folder
 
 if TYPE_CHECKING:  # importing them loads TensorFlow, or takes time that --help does not have
-    from textscanner.export import Comparison
-    from textscanner.schema import WordRecord
+    from textscanner.data.schema import WordRecord
+    from textscanner.export.export_model import Comparison
 
 CHECKED_WORDS = 500
 DRAWN_WORDS, DRAWN_SEED = 256, 1
@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DATASET",
         help=f"compare on the first {CHECKED_WORDS} words of each too, not only on noise and drawn words",
     )
-    parser.add_argument("--half", action="store_true", help="onnx: weights stored as float16, computed with as float32")
+    parser.add_argument(
+        "--fp16-weights", action="store_true", help="onnx: weights stored as float16, computed with as float32"
+    )
     parser.add_argument("--int8", action="store_true", help="onnx: convolutions in 8 bits, twice as fast on a CPU")
     parser.add_argument(
         "--calibrate",
@@ -58,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@user_mistakes
+@cli_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Exports; returns 0, or 1 if the exported model reads too many words differently."""
     args = _parser().parse_args(argv)
@@ -68,12 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     load_tensorflow()
     import textscanner
-    from cluster.checkpoints import local_checkpoint
-    from textscanner.export import METADATA_NAME, Comparison, compare, export, noise, open_exported
+    from cluster.storage.checkpoints import fetch_checkpoint
+    from textscanner.export.export_model import METADATA_NAME, Comparison, compare, export, noise, open_exported
 
     out = local_folder("--out", args.out)
-    reader = textscanner.load(local_checkpoint(args.checkpoint)).in_float32()  # what the file must read like
-    path = export(reader, args.format, out, args.half, _calibration(args) if args.int8 else None)
+    reader = textscanner.load(fetch_checkpoint(args.checkpoint)).in_float32()  # what the file must read like
+    path = export(reader, args.format, out, args.fp16_weights, _calibration(args) if args.int8 else None)
     print(f"{path}  ({_megabytes(path):.1f} MB, {METADATA_NAME} beside it)")
     run = open_exported(path)
     total = Comparison()
@@ -100,10 +102,10 @@ def _calibration(args: argparse.Namespace) -> list[np.ndarray]:
 
 def _images_of(source: str) -> Iterator[np.ndarray]:
     """The images of a prepared data set, or of a folder: labels do not matter here."""
-    from cluster.importers.source import IMAGE_SUFFIXES, open_files
-    from cluster.shards import is_dataset, read_records
-    from cluster.storage import absolute_uri
-    from textscanner.images import decode
+    from cluster.data.importers.source import IMAGE_SUFFIXES, open_files
+    from cluster.data.shards import is_dataset, read_records
+    from cluster.storage.location import absolute_uri
+    from textscanner.data.images import decode
 
     uri = absolute_uri(source)
     if is_dataset(uri):
@@ -118,8 +120,8 @@ def _images_of(source: str) -> Iterator[np.ndarray]:
 
 
 def _checked(sources: Sequence[str]) -> Iterator[tuple[str, list[WordRecord]]]:
-    from cluster.evaluation import records_of
-    from cluster.storage import absolute_uri
+    from cluster.evaluate.evaluation import records_of
+    from cluster.storage.location import absolute_uri
 
     yield "drawn words", _drawn(DRAWN_WORDS, DRAWN_SEED)
     for source in sources:
@@ -136,7 +138,7 @@ def _drawn(count: int, seed: int) -> list[WordRecord]:
 
 
 def _image(record: WordRecord) -> np.ndarray:
-    from textscanner.images import decode
+    from textscanner.data.images import decode
 
     return decode(record.image, record.source)
 

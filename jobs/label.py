@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jobs.command import Help, user_mistakes
+from jobs.command import Help, cli_errors
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -29,12 +29,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@user_mistakes
+@cli_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Labels; returns the exit code."""
     args = _parser().parse_args(argv)
-    from cluster.building import SAMPLES_NAME
-    from cluster.labelling import label_dataset
+    from cluster.data.dataset_writer import SAMPLES_NAME
+    from cluster.data.label_dataset import label_dataset
 
     done = label_dataset(
         args.checkpoint, args.dataset, args.out, args.min_confidence, args.only_labelled, args.overwrite

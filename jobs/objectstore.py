@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from jobs.command import Help, user_mistakes
+from jobs.command import Help, cli_errors
 
 DEFAULT_FOLDER = "runs/objectstore"
 
@@ -24,23 +24,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@user_mistakes
+@cli_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Starts, stops or tells; returns 0, or 1 if no server runs that should."""
     args = _parser().parse_args(argv)
-    from cluster import objectstore
+    from cluster.storage import local_server
 
     if args.verb == "start":
-        server = objectstore.start(args.folder)
+        server = local_server.start(args.folder)
         for name, value in server.environment.items():
             print(f"export {name}={shlex.quote(value)}")
         print(f"# {server.uri}")
         return 0
     if args.verb == "stop":
-        stopped = objectstore.stop(args.folder)
+        stopped = local_server.stop(args.folder)
         print(f"stopped; the objects stay in {args.folder}" if stopped else f"no server runs in {args.folder}")
         return 0
-    running = objectstore.status(args.folder)
+    running = local_server.status(args.folder)
     told = f"{running.uri} at {running.endpoint}, process {running.pid}" if running else "no server runs"
     print(f"{told} in {args.folder}")
     return 0 if running else 1

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cluster.preflight.patience import PATIENCE, Patience
-from jobs.command import Help, user_mistakes
+from cluster.preflight.timeouts import DEFAULT_TIMEOUTS, Timeouts
+from jobs.command import Help, cli_errors
 
 if TYPE_CHECKING:
+    from cluster.config import RunSpec
     from cluster.preflight.check import Check
-    from textscanner.config import Config
 
 WORDS = {True: "ok", False: "red", None: "-"}
 MARKS = {True: "[green]ok[/]", False: "[bold red]RED[/]", None: "[dim]-[/]"}
@@ -40,24 +40,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="section.key=value")
     parser.add_argument("--charset-file", metavar="FILE", help="characters to read, as for jobs.train")
     for name, seconds, told in (
-        ("--wait-s", PATIENCE.nodes_s, "for the workers' nodes to come up"),
-        ("--deadline-s", PATIENCE.answer_s, "for each answer of the nodes"),
-        ("--step-s", PATIENCE.step_s, "for each step of the training"),
+        ("--wait-s", DEFAULT_TIMEOUTS.nodes_s, "for the workers' nodes to come up"),
+        ("--deadline-s", DEFAULT_TIMEOUTS.answer_s, "for each answer of the nodes"),
+        ("--step-s", DEFAULT_TIMEOUTS.step_s, "for each step of the training"),
     ):
         parser.add_argument(name, type=float, default=seconds, metavar="S", help=told)
     parser.add_argument("--json", action="store_true", help="print the findings as a JSON list")
     return parser
 
 
-@user_mistakes
+@cli_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Checks; returns the exit code."""
     args = _parser().parse_args(argv)
-    config = _config(args)
+    spec = _spec(args)
     from cluster.preflight.run import preflight
 
     checks = []
-    for check in preflight(config, args.storage, Patience(args.wait_s, args.deadline_s, args.step_s)):
+    for check in preflight(spec, args.storage, Timeouts(args.wait_s, args.deadline_s, args.step_s)):
         checks.append(check)
         print(f"{check.name}: {WORDS[check.ok]}", file=sys.stderr, flush=True)
     if args.json:
@@ -67,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(any(check.ok is False for check in checks))
 
 
-def _config(args: argparse.Namespace) -> Config:
+def _spec(args: argparse.Namespace) -> RunSpec:
+    from cluster.config import RunSpec, override
     from textscanner.charset import load_charset
-    from textscanner.config import override
     from textscanner.presets import preset
 
     config = preset(args.preset or "tiny")
@@ -81,8 +81,8 @@ def _config(args: argparse.Namespace) -> Config:
             told.append(f"train.{name}={getattr(args, name)}")
     if args.preset is None and args.workers:  # nobody's batch: one that fits any number of workers
         batch = args.workers * max(1, args.gpus_per_worker or 0) * SMOKE_IMAGES_PER_REPLICA
-        told += [f"data.num_streams={args.workers}", f"train.global_batch={batch}"]
-    return override(config, told + args.set)
+        told += [f"data.num_streams={args.workers}", f"train.global_batch_size={batch}"]
+    return override(RunSpec(config), told + args.set)
 
 
 def _print_table(checks: Sequence[Check]) -> None:

@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from cluster.importers.formats import FORMATS, WITH_SPLITS
-from jobs.command import Help, user_mistakes
+from cluster.data.importers.formats import FORMATS, WITH_SPLITS
+from jobs.command import Help, cli_errors
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--labels", metavar="NAME", help="the label file inside SOURCE, if it has an unusual name")
     parser.add_argument("--split", metavar="NAME", help=f"only rows of this split ({', '.join(WITH_SPLITS)})")
     parser.add_argument("--charset-file", metavar="FILE", help="characters to read; by default 0-9a-z, any case")
-    parser.add_argument("--max-length", type=int, default=30, metavar="N", help="longer labels are set aside")
+    parser.add_argument("--max-label-length", type=int, default=30, metavar="N", help="longer labels are set aside")
     parser.add_argument(
         "--unknown",
         choices=("keep", "reject"),
@@ -37,12 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@user_mistakes
+@cli_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepares; returns the exit code."""
     args = _parser().parse_args(argv)
-    from cluster.building import REJECTS_NAME, SAMPLES_NAME
-    from cluster.preparation import PrepareSettings, prepare_dataset
+    from cluster.data.dataset_writer import REJECTS_NAME, SAMPLES_NAME
+    from cluster.data.import_dataset import PrepareSettings, prepare_dataset
     from textscanner.charset import ALPHANUMERIC, load_charset
 
     charset = load_charset(args.charset_file) if args.charset_file else ALPHANUMERIC
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.format,
         args.split,
         args.labels,
-        args.max_length,
+        args.max_label_length,
         args.unknown,
         args.max_reject_share,
         args.shard_mib,
@@ -61,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"{manifest.num_rows:,} words ({with_quads:,} with character quads): {args.out}; look at {SAMPLES_NAME} there"
     )
-    if manifest.set_aside:
-        told = ", ".join(f"{reason} {count}" for reason, count in manifest.set_aside.items())
-        print(f"{sum(manifest.set_aside.values()):,} rows set aside: {told}; listed in {args.out}/{REJECTS_NAME}")
+    if manifest.reject_counts:
+        told = ", ".join(f"{reason} {count}" for reason, count in manifest.reject_counts.items())
+        print(f"{sum(manifest.reject_counts.values()):,} rows set aside: {told}; listed in {args.out}/{REJECTS_NAME}")
     print(f"next: python -m jobs.train small --train {args.out} --val URI --storage runs --name NAME")
     return 0
 

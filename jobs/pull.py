@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jobs.command import Help, local_folder, user_mistakes
+from jobs.command import Help, cli_errors, local_folder
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,11 +26,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@user_mistakes
+@cli_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Lists or downloads; returns the exit code."""
     args = _parser().parse_args(argv)
-    from cluster.checkpoints import choose, list_checkpoints, pull
+    from cluster.storage.checkpoints import list_checkpoints, pull, select_checkpoint
 
     found = list_checkpoints(args.run)
     if args.list:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not args.to:
         raise ValueError("--to is missing: name the folder that the checkpoint goes to, or --list to look")
-    chosen = choose(found, args.metric, args.mode, args.step, args.last)
+    chosen = select_checkpoint(found, args.metric, args.mode, args.step, args.last)
     folder = pull(chosen, local_folder("--to", args.to))
     told = f", {args.metric} {chosen.metrics[args.metric]:.4f}" if args.metric in chosen.metrics else ""
     print(f"step {chosen.step}{told}: {folder}\nnext: python -m jobs.read YOUR_WORD_IMAGE --checkpoint {args.to}")

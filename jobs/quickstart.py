@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
-from jobs.command import user_mistakes
+from jobs.command import cli_errors
 
 FOLDER, NAME = "runs", "quickstart"
 NUM_STEPS, GLOBAL_BATCH = 900, 32
@@ -23,7 +23,7 @@ TRAIN_SEED, HELDOUT_SEED = 1, 2
 OVERLAYS = 24
 
 
-@user_mistakes
+@cli_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the stages; returns the exit code of the first that fails, else 0."""
     parser = argparse.ArgumentParser(prog="python -m jobs.quickstart", description=__doc__)
@@ -36,14 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.storage != "s3":
         return _run(args.storage)
-    from cluster import objectstore
+    from cluster.storage import local_server
 
-    server = objectstore.start(f"{FOLDER}/objectstore")
+    server = local_server.start(f"{FOLDER}/objectstore")
     os.environ.update(server.environment)
     try:
         return _run(f"{server.uri}/{FOLDER}", first='eval "$(python -m jobs.objectstore start)" && ')
     finally:
-        objectstore.stop(server.folder)
+        local_server.stop(server.folder)
 
 
 def _run(storage: str, first: str = "") -> int:
@@ -74,8 +74,8 @@ def _run(storage: str, first: str = "") -> int:
 
 
 def _render(out: str, num_words: int, split: Literal["train", "heldout"]) -> None:
-    from cluster.rendering import render_dataset
-    from cluster.shards import is_dataset
+    from cluster.data.render_dataset import render_dataset
+    from cluster.data.shards import is_dataset
     from textscanner.render.draw import RenderSettings
     from textscanner.render.fonts import find_fonts, select
 
@@ -92,10 +92,10 @@ def _train(train: str, heldout: str, storage: str) -> int:
 
     settings = {
         "train.num_steps": NUM_STEPS,
-        "train.global_batch": GLOBAL_BATCH,
-        "train.validate_every": NUM_STEPS // 3,
-        "train.checkpoint_every": NUM_STEPS // 3,
-        "train.picture_every": NUM_STEPS // 3,
+        "train.global_batch_size": GLOBAL_BATCH,
+        "train.validate_every_steps": NUM_STEPS // 3,
+        "train.checkpoint_every_steps": NUM_STEPS // 3,
+        "train.image_every_steps": NUM_STEPS // 3,
         "optimizer.warmup_steps": 100,
         "optimizer.ema_momentum": 0.99,
     }
@@ -112,10 +112,10 @@ def _evaluate(run: str, heldout: str, out: pathlib.Path) -> int:
 
 def _draw(run: str, heldout: str, out: pathlib.Path) -> str:
     """The first held-out words as files, their readings drawn on them, and the run's report; returns the checkpoint."""
-    from cluster.checkpoints import best_checkpoint
-    from cluster.journal import REPORT_NAME
-    from cluster.shards import read_records
-    from cluster.storage import open_uri
+    from cluster.data.shards import read_records
+    from cluster.storage.checkpoints import best_checkpoint
+    from cluster.storage.location import open_uri
+    from cluster.tracking.metrics_writer import REPORT_NAME
     from jobs.read import main as read
 
     words = out / "words"

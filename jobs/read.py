@@ -15,14 +15,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from jobs.command import Help, add_word_arguments, user_mistakes, vocabulary_of
-from textscanner.layout import DEFAULT_WEIGHTS, shipped_weights
+from jobs.command import Help, add_word_arguments, cli_errors, vocabulary_of
+from textscanner.checkpoint_files import DEFAULT_WEIGHTS, shipped_weights
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from textscanner.onnx_reader import OnnxReader
-    from textscanner.reader import Reader
+    from textscanner.inference.onnx_reader import OnnxReader
+    from textscanner.inference.reader import Reader
 
 READ_AT_ONCE = 256
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -45,12 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@user_mistakes
+@cli_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Reads; returns 0, or 1 if an image could not be opened."""
     args = _parser().parse_args(argv)
     paths = _images(args.images)
-    from textscanner.lexicon import load_lexicon
+    from textscanner.inference.lexicon import load_lexicon
 
     lexicon = load_lexicon(args.lexicon) if args.lexicon else None
     reader = _reader(args.checkpoint, vocabulary_of(args))
@@ -79,10 +79,10 @@ def _reader(checkpoint: str, vocabulary: str) -> Reader | OnnxReader:
 
     if checkpoint in shipped_weights():
         return textscanner.load_fast(checkpoint, vocabulary)
-    from cluster.checkpoints import local_checkpoint
     from cluster.logs import load_tensorflow
+    from cluster.storage.checkpoints import fetch_checkpoint
 
-    folder = local_checkpoint(checkpoint)
+    folder = fetch_checkpoint(checkpoint)
     load_tensorflow()
     return textscanner.load(folder, vocabulary)
 
@@ -117,7 +117,7 @@ def _opened(paths: Sequence[pathlib.Path]) -> Iterator[list[tuple[pathlib.Path, 
 
 
 def _open(path: pathlib.Path) -> np.ndarray | Exception:
-    from textscanner.images import decode
+    from textscanner.data.images import decode
 
     try:
         return decode(path.read_bytes(), str(path))
@@ -128,7 +128,7 @@ def _open(path: pathlib.Path) -> np.ndarray | Exception:
 def _write_overlay(path: pathlib.Path, image, reading) -> None:  # noqa: ANN001
     import cv2
 
-    from textscanner.pictures import overlay
+    from textscanner.evaluation.visualization import overlay
 
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), overlay(image, reading)[..., ::-1])

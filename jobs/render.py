@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jobs.command import Help, user_mistakes
+from jobs.command import Help, cli_errors
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         "--backgrounds", nargs="*", default=[], metavar="DIR", help="folders with photographs to draw on"
     )
     parser.add_argument(
-        "--without",
+        "--disable",
         nargs="*",
         default=[],
         metavar="EFFECT",
@@ -38,11 +38,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@user_mistakes
+@cli_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Renders; returns the exit code."""
     args = _parser().parse_args(argv)
-    from cluster.rendering import render_dataset
+    from cluster.data.render_dataset import render_dataset
     from textscanner.render.draw import RenderSettings
     from textscanner.render.fonts import find_fonts, select
     from textscanner.render.photographs import find_photographs
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.split,
         args.words,
         photographs,
-        tuple(args.without),
+        tuple(args.disable),
     )
     manifest = render_dataset(settings, args.out, args.num_words, args.num_cpus, args.overwrite)
     megabytes = sum(shard.num_bytes for shard in manifest.shards) / 1e6

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from jobs.command import add_run_arguments, run_config, user_mistakes
+from jobs.command import add_run_arguments, cli_errors, run_spec
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -24,28 +24,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@user_mistakes
+@cli_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains; returns the exit code: 0 done, 1 the run failed, 2 a mistake in the command."""
     given = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(given)
-    config = run_config(args, args.workers)
+    spec = run_spec(args, args.workers)
     from cluster.errors import RunError
-    from cluster.launch import describe, train_run
+    from cluster.train.launch import describe, train_run
 
     if args.dry_run:
-        print(json.dumps(config.to_dict(), indent=2))
-    print("\n".join(describe(config)), flush=True)
+        print(json.dumps(spec.flat_sections(), indent=2))
+    print("\n".join(describe(spec)), flush=True)
     if args.dry_run:
         return 0
     resume = f"python -m jobs.train {shlex.join(given)}"
     print(f"resume  {resume}", flush=True)
     try:
-        result = train_run(config, args.storage, args.name)
+        result = train_run(spec, args.storage, args.name)
     except RunError as error:
         print(f"the run failed: {error}\nit goes on from its last checkpoint with:\n  {resume}", file=sys.stderr)
         return 1
-    _conclude(result.metrics, result.checkpoint, result.run_root, config.data.val)
+    _conclude(result.metrics, result.checkpoint, result.run_root, spec.config.data.val)
     return 0
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.command import Help, add_run_arguments, run_config, user_mistakes
+from jobs.command import Help, add_run_arguments, cli_errors, run_spec
 
 WINNER_RUN = "winner"
 
@@ -17,7 +17,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.tune",
         description="Trains many samples of a search space, stops the bad ones early, and hands over the best.",
-        epilog="The longest trial has train.num_steps steps, the shortest train.validate_every: --set them.",
+        epilog="The longest trial has train.num_steps steps, the shortest train.validate_every_steps: --set them.",
         formatter_class=Help,
     )
     add_run_arguments(parser)
@@ -36,11 +36,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers-per-trial", type=int, default=1, metavar="N", help="training workers of each trial")
     parser.add_argument("--metric", default="val/word_accuracy", metavar="NAME", help="what best means")
     parser.add_argument("--mode", default="max", choices=("max", "min"), help="of the metric")
-    parser.add_argument("--budget", type=float, metavar="MINUTES", help="end after so long, whatever is left")
+    parser.add_argument("--budget-minutes", type=float, metavar="MINUTES", help="end after so long, whatever is left")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the samples")
     parser.add_argument("--retries", type=int, default=1, metavar="N", help="how often a trial that failed is repeated")
     parser.add_argument(
-        "--stall", type=float, default=10.0, metavar="MINUTES", help="a trial without a step for so long has failed"
+        "--stall-minutes",
+        type=float,
+        default=10.0,
+        metavar="MINUTES",
+        help="a trial without a step for so long has failed",
     )
     parser.add_argument("--warm-start", default="", metavar="SWEEP_URI", help="an earlier sweep that tpe learns from")
     parser.add_argument(
@@ -50,18 +54,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@user_mistakes
+@cli_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Sweeps; returns the exit code: 0 done, 1 no trial gave a result, 2 a mistake in the command."""
     given = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(given)
     from cluster.errors import RunError
-    from cluster.launch import describe
-    from cluster.sweep_report import write_report
-    from cluster.tuning import run_sweep, winner
+    from cluster.train.launch import describe
+    from cluster.tune.report import write_report
+    from cluster.tune.sweep import run_sweep, winner
 
     sweep = _sweep(args)
-    print("\n".join([*describe(sweep.config), *sweep.describe()]), flush=True)
+    print("\n".join([*describe(sweep.spec), *sweep.describe()]), flush=True)
     if args.dry_run:
         return 0
     resume = f"python -m jobs.tune {shlex.join(given)}"
@@ -81,11 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> Any:
-    from cluster.space import load_space
-    from cluster.tuning import Sweep
+    from cluster.tune.search_space import load_space
+    from cluster.tune.sweep import Sweep
 
     return Sweep(
-        config=run_config(args, workers=args.workers_per_trial),
+        spec=run_spec(args, workers=args.workers_per_trial),
         space=load_space(args.space),
         storage_uri=args.storage,
         name=args.name,
@@ -94,10 +98,10 @@ def _sweep(args: argparse.Namespace) -> Any:
         search=args.search,
         metric=args.metric,
         mode=args.mode,
-        budget_s=None if args.budget is None else args.budget * 60,
+        budget_s=None if args.budget_minutes is None else args.budget_minutes * 60,
         seed=args.seed,
         retries=args.retries,
-        stall_s=args.stall * 60,
+        stall_s=args.stall_minutes * 60,
         warm_start=args.warm_start,
     )
 
@@ -133,12 +137,12 @@ def _conclude(sweep: Any, results: Any, best: Any, command: str) -> None:
 
 def _retrain(args: argparse.Namespace, sweep: Any, best: Any) -> int:
     """The winner's config for more steps, from the start."""
-    from cluster.launch import train_run
-    from textscanner.config import override
+    from cluster.config import override
+    from cluster.train.launch import train_run
 
-    config = override(best.config, [f"train.num_steps={args.retrain}"])
+    spec = override(best.spec, [f"train.num_steps={args.retrain}"])
     print(f"training the winner for {args.retrain} steps", flush=True)
-    result = train_run(config, sweep.layout.root, WINNER_RUN)
+    result = train_run(spec, sweep.layout.root, WINNER_RUN)
     print(f"winner  {result.checkpoint}  {sweep.metric} {result.metrics.get(sweep.metric, 0.0):.4f}")
     return 0
 

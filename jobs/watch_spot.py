@@ -1,6 +1,6 @@
 """`python -m jobs.watch_spot CLOUD`: drains this node when its cloud announces that it takes it away.
 
-Started on every worker by ray_cluster.yaml (aws) and cluster/gcp/ray_cluster.yaml (gcp); a person seldom types it.
+Started on every worker by ray_cluster.yaml (aws) and cluster/deploy/gcp/ray_cluster.yaml (gcp); a person seldom types it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from jobs.command import Help, user_mistakes
+from jobs.command import Help, cli_errors
 
 
 def _parser() -> argparse.ArgumentParser:
-    from cluster.spot_watcher import METADATA_URL, NOTICES, POLL_S
+    from cluster.deploy.spot_watcher import METADATA_URL, NOTICES, POLL_S
 
     parser = argparse.ArgumentParser(
         prog="python -m jobs.watch_spot",
@@ -30,10 +30,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@user_mistakes
+@cli_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Watches until a notice has been acted on; returns 0."""
-    from cluster.spot_watcher import NOTICES, drain, watch
+    from cluster.deploy.spot_watcher import NOTICES, drain, watch
 
     args = _parser().parse_args(argv)
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stdout)

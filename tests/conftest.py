@@ -7,7 +7,7 @@ import pytest
 
 import cluster  # noqa: F401 (quiet, before TensorFlow and Ray are imported)
 from tests.factories import batch_of, rendered_records
-from textscanner.schema import WordRecord
+from textscanner.data.schema import WordRecord
 
 
 @pytest.fixture(scope="session")
@@ -19,14 +19,14 @@ def words() -> list[WordRecord]:
 @pytest.fixture(scope="session")
 def object_store(tmp_path_factory):
     """A real S3 server on loopback; the environment of this process names it."""
-    from cluster import objectstore
+    from cluster.storage import local_server
 
-    server = objectstore.start(tmp_path_factory.mktemp("objectstore"))
+    server = local_server.start(tmp_path_factory.mktemp("objectstore"))
     with pytest.MonkeyPatch.context() as patched:
         for name, value in server.environment.items():
             patched.setenv(name, value)
         yield server
-    objectstore.stop(server.folder)
+    local_server.stop(server.folder)
 
 
 @pytest.fixture
@@ -62,12 +62,12 @@ def learnt(words, tmp_path_factory) -> Learnt:
 
     from textscanner import checkpoint
     from textscanner.config import override
-    from textscanner.images import decode
+    from textscanner.data.images import decode
+    from textscanner.inference.reader import Reader
     from textscanner.presets import preset
-    from textscanner.reader import Reader
-    from textscanner.step import create_state, make_train_step
+    from textscanner.training.step import create_state, make_train_step
 
-    settings = ["train.global_batch=32", "train.num_steps=600", "optimizer.final_fraction=1"]
+    settings = ["train.global_batch_size=32", "train.num_steps=600", "optimizer.final_lr_fraction=1"]
     config = override(preset("tiny"), [*settings, "optimizer.warmup_steps=20", "optimizer.learning_rate=0.01"])
     known = words[:32]
     images = [decode(record.image, record.source) for record in known]
@@ -81,5 +81,5 @@ def learnt(words, tmp_path_factory) -> Learnt:
         losses += [float(step(batch)[0].numpy()) for _ in range(25)]
         readings = reader.read(images)
     folder = tmp_path_factory.mktemp("learnt")
-    checkpoint.save(folder, state, checkpoint.Saved(state.step, reader.threshold, {"val/word_accuracy": 1.0}))
+    checkpoint.save(folder, state, checkpoint.CheckpointMeta(state.step, reader.threshold, {"val/word_accuracy": 1.0}))
     return Learnt(known, str(folder), losses, step.experimental_get_tracing_count(), readings)

@@ -5,12 +5,12 @@ import functools
 import matplotlib
 import numpy as np
 
-from cluster.shards import write_manifest, write_shard
+from cluster.data.shards import write_manifest, write_shard
 from textscanner.config import Config
-from textscanner.images import decode, fit
+from textscanner.data.images import decode, fit
+from textscanner.data.schema import WordRecord
 from textscanner.render.draw import RenderSettings, render_word
 from textscanner.render.fonts import Font
-from textscanner.schema import WordRecord
 
 
 @functools.lru_cache(maxsize=1)
@@ -22,14 +22,14 @@ def settings() -> RenderSettings:
     return RenderSettings(seed=5, fonts=fonts, height_px=32, difficulty="easy", split="all")
 
 
-def rendered_records(count: int, max_length: int = 8) -> list[WordRecord]:
-    """Words of up to `max_length` characters with quads."""
+def rendered_records(count: int, max_label_length: int = 8) -> list[WordRecord]:
+    """Words of up to `max_label_length` characters with quads."""
     found: list[WordRecord] = []
     row = 0
     while len(found) < count:
         record = render_word(settings(), row)
         row += 1
-        if len(record.text) <= max_length:
+        if len(record.text) <= max_label_length:
             found.append(record)
     return found
 
@@ -38,7 +38,7 @@ def write_dataset(uri: str, records: list[WordRecord], num_shards: int = 2) -> s
     """A prepared data set of these records."""
     size = -(-len(records) // num_shards)
     infos = [write_shard(uri, f"{i:05d}", records[i * size : (i + 1) * size]) for i in range(num_shards)]
-    write_manifest(uri, infos, set_aside={}, origin={"made_by": "a test"})
+    write_manifest(uri, infos, reject_counts={}, origin={"made_by": "a test"})
     return uri
 
 
@@ -48,10 +48,10 @@ def batch_of(records: list[WordRecord], config: Config) -> dict[str, np.ndarray]
     count = len(records)
     batch = {
         "image": np.zeros((count, model.height_px, model.width_px, 3), np.uint8),
-        "quads": np.zeros((count, model.max_length, 4, 2), np.float32),
-        "ids": np.zeros((count, model.max_length), np.int32),
+        "quads": np.zeros((count, model.max_label_length, 4, 2), np.float32),
+        "ids": np.zeros((count, model.max_label_length), np.int32),
         "length": np.zeros(count, np.int32),
-        "has_boxes": np.ones(count, np.float32),
+        "has_quads": np.ones(count, np.float32),
         "row_id": np.arange(count, dtype=np.int64),
     }
     for i, record in enumerate(records):

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.io import savemat
 
-from textscanner.images import decode
-from textscanner.schema import WordRecord
+from textscanner.data.images import decode
+from textscanner.data.schema import WordRecord
 
 Records = list[WordRecord]
 

@@ -7,7 +7,7 @@ import sys
 
 import psutil
 
-from cluster.objectstore import is_free_port
+from cluster.storage.local_server import is_free_port
 
 RAY = str(pathlib.Path(sys.executable).with_name("ray"))
 

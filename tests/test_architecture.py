@@ -43,7 +43,7 @@ def test_imports_point_inwards_and_modules_say_what_they_are_for(path):
     ("ring", "source"),
     [
         ("textscanner", "def f():\n    import ray.data"),
-        ("textscanner", "from cluster.shards import read_manifest"),
+        ("textscanner", "from cluster.data.shards import read_manifest"),
         ("textscanner", "import os\nx = os.environ['A']"),
         ("cluster", "from jobs.train import main"),
         ("cluster", "import argparse"),
@@ -53,7 +53,10 @@ def test_a_violation_is_found(ring, source):
     assert violations(ring, source)
 
 
-@pytest.mark.parametrize("module", ["cluster.launch", "cluster.dataset", "cluster.building", "cluster.checkpoints"])
+@pytest.mark.parametrize(
+    "module",
+    ["cluster.train.launch", "cluster.data.ingest", "cluster.data.dataset_writer", "cluster.storage.checkpoints"],
+)
 def test_drivers_and_reading_tasks_do_not_load_tensorflow(module):
     """It takes seconds and hundreds of megabytes, and its start-up lines cannot all be silenced."""
     told = f"import sys, {module}; print(sorted({{'tensorflow', 'keras'}} & set(sys.modules)))"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from textscanner.onnx_reader import OnnxReader
-    from textscanner.reader import Reader
+    from textscanner.inference.onnx_reader import OnnxReader
+    from textscanner.inference.reader import Reader
 
 __version__ = "0.1.0"
 
@@ -26,7 +26,7 @@ def load(path: str, vocabulary: str = "none") -> Reader:
       ValueError: `path` is not a checkpoint, or there is no such vocabulary.
     """
     from textscanner.checkpoint import load as load_checkpoint
-    from textscanner.layout import shipped_weights
+    from textscanner.checkpoint_files import shipped_weights
 
     return load_checkpoint(shipped_weights().get(path, path), vocabulary)
 
@@ -39,11 +39,11 @@ def load_fast(path: str, vocabulary: str = "none") -> Reader | OnnxReader:
     """
     import pathlib
 
-    from textscanner.layout import ONNX_NAME, shipped_weights
+    from textscanner.checkpoint_files import ONNX_NAME, shipped_weights
 
     folder = pathlib.Path(shipped_weights().get(path, path))
     if not (folder / ONNX_NAME).is_file():
         return load(str(folder), vocabulary)
-    from textscanner.onnx_reader import OnnxReader
+    from textscanner.inference.onnx_reader import OnnxReader
 
     return OnnxReader(folder, vocabulary)

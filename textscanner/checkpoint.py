@@ -18,17 +18,17 @@ import safetensors
 import safetensors.numpy
 import tensorflow as tf
 
+from textscanner.checkpoint_files import CONFIG_NAME, STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
 from textscanner.config import Config
-from textscanner.layout import CONFIG_NAME, STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
-from textscanner.model import build_bare
+from textscanner.inference.reader import Reader
+from textscanner.inference.vocabulary import NO_VOCABULARY
+from textscanner.model import build_without_pretrained
 from textscanner.model.heads import CLASS_LOGITS
-from textscanner.reader import Reader
-from textscanner.step import TrainingState
-from textscanner.vocabulary import NO_VOCABULARY
+from textscanner.training.step import TrainingState
 
 
 @dataclasses.dataclass(frozen=True)
-class Saved:
+class CheckpointMeta:
     """What stands beside the arrays.
 
     Attributes:
@@ -42,7 +42,7 @@ class Saved:
     metrics: dict[str, float]
 
 
-def save(folder: str | pathlib.Path, state: TrainingState, saved: Saved) -> None:
+def save(folder: str | pathlib.Path, state: TrainingState, saved: CheckpointMeta) -> None:
     """Writes the checkpoint of a training state into an existing or new folder. `state.serving` must be fresh."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,22 +60,22 @@ def load(path: str | pathlib.Path, vocabulary: str = NO_VOCABULARY) -> Reader:
       ValueError: the folder is no checkpoint, its files do not belong together, or there is no such vocabulary.
     """
     folder = pathlib.Path(path)
-    saved, config = read_saved(folder), read_config(folder)
-    model = build_bare(config)
+    saved, config = read_meta(folder), read_config(folder)
+    model = build_without_pretrained(config)
     _assign(_named(model.weights), _read(folder / WEIGHTS_NAME), folder / WEIGHTS_NAME)
     return Reader(config, model, saved.step, saved.metrics, saved.threshold, vocabulary)
 
 
-def restore(folder: str | pathlib.Path, state: TrainingState) -> Saved:
+def restore(folder: str | pathlib.Path, state: TrainingState) -> CheckpointMeta:
     """Puts a checkpoint into a training state: weights, optimizer, step. Every worker calls it.
 
     Raises:
       ValueError: as `load`, or the checkpoint is of another network.
     """
     folder = pathlib.Path(folder)
-    saved = read_saved(folder)
+    saved = read_meta(folder)
     _assign(_training_variables(state), _read(folder / TRAINING_NAME), folder / TRAINING_NAME)
-    state.refresh_serving()
+    state.sync_ema()
     if state.step != saved.step:
         raise ValueError(f"{folder}: the optimizer stands at step {state.step}, {STATE_NAME} says {saved.step}")
     return saved
@@ -104,31 +104,31 @@ def initialize(path: str | pathlib.Path, state: TrainingState) -> list[str]:
             f"train.init is {path}: {len(apart)} of {len(state.model.weights)} weights do not fit this network; "
             "it is of another preset; --init none begins with random ones"
         )
-    state.refresh_serving()
+    state.sync_ema()
     return sorted({name.rpartition("/")[0] for name in apart})
 
 
-def slim(path: str | pathlib.Path, out: str | pathlib.Path) -> None:
+def export_weights(path: str | pathlib.Path, out: str | pathlib.Path) -> None:
     """Copies a checkpoint as the package ships it: weights as float16, no training state, no places of data."""
     source, target = pathlib.Path(path), pathlib.Path(out)
     target.mkdir(parents=True, exist_ok=True)
     arrays = _read(source / WEIGHTS_NAME)
     _write(target / WEIGHTS_NAME, {name: a.astype(np.float16) for name, a in arrays.items()})
     config = read_config(source)
-    data = dataclasses.replace(config.data, train=(), val=(), weights=(), cache_dir="")
+    data = dataclasses.replace(config.data, train=(), val=(), weights=())
     bare = dataclasses.replace(config, data=data, train=dataclasses.replace(config.train, init=""))
     (target / CONFIG_NAME).write_text(json.dumps(bare.to_dict(), indent=2))
     (target / STATE_NAME).write_bytes((source / STATE_NAME).read_bytes())
 
 
-def read_saved(folder: pathlib.Path) -> Saved:
+def read_meta(folder: pathlib.Path) -> CheckpointMeta:
     """`state.json` of a checkpoint.
 
     Raises:
       ValueError: there is none, or it cannot be read.
     """
     record = _read_json(folder, STATE_NAME)
-    return Saved(int(record["step"]), float(record["threshold"]), dict(record["metrics"]))
+    return CheckpointMeta(int(record["step"]), float(record["threshold"]), dict(record["metrics"]))
 
 
 def read_config(folder: pathlib.Path) -> Config:

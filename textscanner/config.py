@@ -1,9 +1,10 @@
-"""What a run is: frozen, validated dataclasses, each value stated once.
+"""Configuration of a model and its training: frozen, validated dataclasses.
 
-A config is complete when it is built, and wrong values are refused there, with name, value, rule and remedy.
-What follows from other values (map sizes, batch shares) is a property and never stored. Variants derive with
-`dataclasses.replace` or, from a command line, with `override`. pydantic does the type checks and the parsing,
-so `--set optimizer.clip_norm=false` is an error and `--set data.augment=false` is false.
+A `Config` decides what is computed. It is the identity of a run: a run is only resumed with an equal config. Where and
+how a run runs (workers, GPUs, caches) is `cluster/config.py`.
+
+Values are checked when a config is built; an error gives the key, its value, the rule and the remedy. Derived values
+(map sizes) are properties and never stored. Variants are made with `dataclasses.replace` or `override`.
 """
 
 from __future__ import annotations
@@ -11,99 +12,109 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pydantic
 from pydantic.dataclasses import dataclass
 
 from textscanner.charset import ALPHANUMERIC, Charset
+from textscanner.errors import UserError
 
-_STRICT = pydantic.ConfigDict(extra="forbid")
-
-
-def _require(condition: bool, name: str, value: object, rule: str) -> None:
-    if not condition:
-        raise ValueError(f"{name} is {value!r}: {rule}")
+STRICT = pydantic.ConfigDict(extra="forbid")
+T = TypeVar("T")
+BEST_METRIC = "val/word_accuracy"  # word accuracy over all validation sets
 
 
-@dataclass(frozen=True, config=_STRICT)
-class ModelConfig:
-    """The network's shape. `H W` is the input in pixels, `h w` the maps.
+def require(condition: bool, key: str, value: object, rule: str) -> None:
+    """Checks a rule of a config.
 
-    Attributes:
-      backbone: `resnet50` is the paper's; `residual` is a narrow network for CPUs.
-      resize: `stretch` to H x W (the paper) or `pad`: keep the ratio up to `max_stretch`, fill the right side.
-      max_stretch: with `pad`, how much wider than its natural ratio a word may be drawn, 1.0 for not at all.
-      map_stride_y, map_stride_x: input pixels per map cell.
-      stage_channels, stage_blocks, stage_strides: the residual backbone, one entry per stage, strides as (y, x);
-        the stem before it halves both axes.
-      context_blocks: attention blocks over all cells of the residual backbone's last stage.
-      feature_channels: width of the fused feature map.
-      order_channels: widths of the three stride-2 levels of the order head (paper, Fig. 3).
-      gru_units: 0 leaves the GRU out.
-      max_length: N, the longest word in characters.
-      activation: after every convolution but ResNet-50's own, whose is ReLU (the paper's).
-      normalization: synchronised batch norm, or group norm (exact for any split of a batch over workers).
-      imagenet_weights: `none`, `download` (Keras), or the path of a Keras ResNet-50 weights file.
+    Raises:
+      UserError: the condition is false.
     """
+    if not condition:
+        raise UserError(f"{key} is {value!r}: {rule}")
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelConfig:
+    """Architecture of the network. `H W` is the input in pixels, `h w` the maps in cells, `N` the longest word."""
 
     backbone: Literal["resnet50", "residual"] = "resnet50"
+    """`resnet50` is the paper's backbone, `residual` a narrow one for CPUs."""
     height_px: int = 64
+    """Input height H."""
     width_px: int = 256
+    """Input width W."""
     resize: Literal["stretch", "pad"] = "stretch"
+    """`stretch` resizes to H x W (paper); `pad` keeps the aspect ratio up to `max_stretch` and pads on the right."""
     max_stretch: float = 1.0
+    """With `pad`: how much wider than its natural aspect ratio a word may become; 1.0 keeps the ratio."""
     map_stride_y: int = 2
+    """Input pixels per map cell, vertically."""
     map_stride_x: int = 2
+    """Input pixels per map cell, horizontally."""
     stem_channels: int = 32
+    """Channels of the stem, which halves both axes (`residual` only)."""
     stage_channels: tuple[int, ...] = ()
+    """Channels of each stage of the `residual` backbone."""
     stage_blocks: tuple[int, ...] = ()
+    """Residual blocks in each stage."""
     stage_strides: tuple[tuple[int, int], ...] = ()
-    context_blocks: int = 0
+    """Stride (y, x) of each stage."""
+    attention_blocks: int = 0
+    """Transformer blocks over all cells of the last stage (`residual` only)."""
     feature_channels: int = 128
+    """Channels F of the fused feature map."""
     head_channels: int = 128
+    """Channels of the class and localization heads."""
     order_channels: tuple[int, int, int] = (16, 32, 64)
+    """Channels of the order head's three stride-2 levels (paper, Fig. 3)."""
     gru_units: int = 256
+    """Units of the order head's GRU; 0 removes it."""
     gru_direction: Literal["forward", "both"] = "forward"
-    max_length: int = 30
+    """`both` makes the GRU bidirectional."""
+    max_label_length: int = 30
+    """N, the longest word in characters; 1 to 200."""
     activation: Literal["relu", "silu"] = "relu"
+    """Activation after every convolution except those of ResNet-50, which uses ReLU."""
     normalization: Literal["batch", "group"] = "batch"
-    imagenet_weights: str = "none"
+    """Synchronized batch norm, or group norm, which gives the same result for any split of a batch over workers."""
+    pretrained_backbone: str = "none"
+    """ImageNet weights for `resnet50`: `none`, `download` (Keras), or the path of a Keras ResNet-50 weights file."""
 
     def __post_init__(self) -> None:
         for name in ("map_stride_y", "map_stride_x"):
-            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "must be at least 1")
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "must be at least 1")
         for axis, size, stride in (
             ("height_px", self.height_px, self.map_stride_y),
             ("width_px", self.width_px, self.map_stride_x),
         ):
-            _require(size > 0 and size % stride == 0, f"model.{axis}", size, f"must be a multiple of {stride}")
-        # The order head halves the maps three times (rows and columns) and comes back.
-        _require(self.map_width % 8 == 0, "model.width_px", self.width_px, "the map's width must be a multiple of 8")
-        _require(
-            self.map_height % 8 == 0, "model.height_px", self.height_px, "the map's height must be a multiple of 8"
-        )
-        _require(1 <= self.max_length <= 200, "model.max_length", self.max_length, "must lie in 1..200")
-        _require(self.max_stretch >= 1, "model.max_stretch", self.max_stretch, "must be at least 1")
+            require(size > 0 and size % stride == 0, f"model.{axis}", size, f"must be a multiple of {stride}")
+        # The order head halves the maps three times (rows and columns) and upsamples them again.
+        require(self.map_width % 8 == 0, "model.width_px", self.width_px, "the map width must be a multiple of 8")
+        require(self.map_height % 8 == 0, "model.height_px", self.height_px, "the map height must be a multiple of 8")
+        require(1 <= self.max_label_length <= 200, "model.max_label_length", self.max_label_length, "must be in 1..200")
+        require(self.max_stretch >= 1, "model.max_stretch", self.max_stretch, "must be at least 1")
         if self.backbone == "residual":
             lengths = {len(self.stage_channels), len(self.stage_blocks), len(self.stage_strides)}
-            _require(
+            require(
                 len(lengths) == 1 and len(self.stage_channels) >= 2,
                 "model.stage_channels, stage_blocks, stage_strides",
                 (self.stage_channels, self.stage_blocks, self.stage_strides),
                 "must have the same length, at least 2",
             )
-            _require(
+            require(
                 any(s == (self.map_stride_y, self.map_stride_x) for s in self.stage_input_strides),
                 "model.map_stride_y, map_stride_x",
                 (self.map_stride_y, self.map_stride_x),
                 f"must be the stride of a stage: one of {self.stage_input_strides}",
             )
         else:
-            _require(
+            require(
                 (self.map_stride_y, self.map_stride_x) == (2, 2),
                 "model.map_stride_y, map_stride_x",
                 (self.map_stride_y, self.map_stride_x),
-                "the resnet50 backbone gives maps of stride 2",
+                "must be (2, 2) with the resnet50 backbone",
             )
 
     @property
@@ -126,220 +137,188 @@ class ModelConfig:
         return tuple(strides)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class TargetConfig:
-    """How character quads become maps (spec section 4).
-
-    Attributes:
-      sigma: `stride` draws Gaussians of 2 px (the authors' code); `box` scales them with the character.
-      sigma_box: with `box`, sigma as a share of the character's box, per axis.
-      sigma_min_cells, sigma_max_px: bounds with `box`.
-      order_threshold: zeta, cells whose localization target is above it carry an order label.
-      shrink_ratio: r of the Vatti inset, the share of the box that carries a class label.
-      class_region: `shrunk` is the paper's inset box, `gaussian` every cell above `class_threshold`.
-    """
+    """How character quads become target maps (`training/targets.py`)."""
 
     sigma: Literal["stride", "box"] = "stride"
+    """`stride`: Gaussians with a standard deviation of 2 px (paper's code); `box`: proportional to the character."""
     sigma_box: float = 0.25
+    """With `box`: standard deviation as a fraction of the character's box, per axis; 0 to 1."""
     sigma_min_cells: float = 0.5
+    """With `box`: lower bound, in map cells."""
     sigma_max_px: float = 8.0
+    """With `box`: upper bound, in input pixels."""
     order_threshold: float = 0.2
+    """zeta: cells whose localization target exceeds it carry an order label; 0 to 1."""
     class_region: Literal["shrunk", "gaussian"] = "shrunk"
+    """Cells that carry a class label: the paper's shrunk box, or every cell above `class_threshold`."""
     class_threshold: float = 0.4
+    """With `gaussian`: localization target above which a cell carries a class label; 0 to 1."""
     shrink_ratio: float = 0.25
+    """With `shrunk`: r of the Vatti offset; 0 to 1."""
 
     def __post_init__(self) -> None:
         for name in ("order_threshold", "class_threshold", "shrink_ratio", "sigma_box"):
             value = getattr(self, name)
-            _require(0 < value < 1, f"targets.{name}", value, "must lie between 0 and 1")
+            require(0 < value < 1, f"targets.{name}", value, "must lie between 0 and 1")
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class LossConfig:
-    """Weights of the terms (spec section 5).
-
-    Attributes:
-      localization: `smooth_l1` balanced between foreground and background, or `squared` error over the target's mass.
-      mutual_weight: of mutual supervision (textscanner/mutual.py); with 0, words without boxes are not learnt from.
-      word_weight: of the decoded word's loss (textscanner/wordloss.py); 0 leaves it out.
-      words_start, words_ramp: the step at which both begin, and over how many steps they rise to their weights.
-      words_rows: both on all rows, as in the paper, or only on those without boxes.
-    """
+    """Weights of the loss terms (`training/losses.py`)."""
 
     class_weight: float = 1.0
+    """Weight of the class map's cross entropy."""
     order_weight: float = 10.0
+    """Weight of the order map's cross entropy."""
     localization_weight: float = 10.0
+    """Weight of the localization loss."""
     localization: Literal["smooth_l1", "squared"] = "smooth_l1"
+    """Smooth L1 balanced between foreground and background, or squared error divided by the target's mass."""
     mutual_weight: float = 0.0
+    """Weight of mutual supervision (`training/mutual_supervision.py`), which needs no character boxes; 0 is off."""
     word_weight: float = 0.0
-    words_start: int = 0
-    words_ramp: int = 500
-    words_rows: Literal["all", "without_boxes"] = "all"
+    """Weight of the decoded word's loss (`training/word_loss.py`), which needs no character boxes; 0 is off."""
+    word_supervision_start_step: int = 0
+    """Step at which mutual supervision and the word loss start."""
+    word_supervision_ramp_steps: int = 500
+    """Steps over which both rise linearly to their weights."""
+    word_supervision_rows: Literal["all", "without_boxes"] = "all"
+    """Apply both to all rows (paper), or only to rows without character boxes."""
 
     def __post_init__(self) -> None:
         weights = ("class_weight", "order_weight", "localization_weight", "mutual_weight", "word_weight")
-        for field in (*weights, "words_start", "words_ramp"):
-            _require(getattr(self, field) >= 0, f"losses.{field}", getattr(self, field), "must not be negative")
+        for field in (*weights, "word_supervision_start_step", "word_supervision_ramp_steps"):
+            require(getattr(self, field) >= 0, f"losses.{field}", getattr(self, field), "must not be negative")
 
     @property
     def learns_from_words(self) -> bool:
-        """Whether rows without character boxes teach anything."""
+        """Whether rows without character boxes contribute to the loss."""
         return self.mutual_weight > 0 or self.word_weight > 0
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay to `final_fraction` of the peak.
-
-    Attributes:
-      clip_norm: the global norm that the all-reduced gradient is clipped to; 0 leaves it as it is.
-      ema_momentum: 0 for none; else validation and checkpoints serve the moving average of the weights.
-      accumulation: micro-batches per step; the global batch and the result stay the same, memory shrinks.
-    """
+    """AdamW with linear warm-up and cosine decay."""
 
     learning_rate: float = 1e-3
+    """Peak learning rate, after warm-up."""
     weight_decay: float = 1e-4
+    """Decoupled weight decay, applied to kernels only."""
     warmup_steps: int = 500
-    final_fraction: float = 0.01
+    """Steps of linear warm-up."""
+    final_lr_fraction: float = 0.01
+    """Learning rate at the last step, as a fraction of the peak; 0 to 1."""
     clip_norm: float = 5.0
+    """Global norm to which the all-reduced gradient is clipped; 0 turns clipping off."""
     ema_momentum: float = 0.0
+    """Momentum of the weights' moving average, which is validated and saved; 0 turns it off."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    accumulation: int = 1
+    """Compute dtype; weights, logits and losses are always float32."""
+    gradient_accumulation_steps: int = 1
+    """Micro-batches per step: less memory, the same global batch."""
 
     def __post_init__(self) -> None:
-        _require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "must not be negative")
-        _require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "must be positive")
-        _require(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "must not be negative")
-        _require(0 <= self.ema_momentum < 1, "optimizer.ema_momentum", self.ema_momentum, "must lie in [0, 1)")
-        _require(0 <= self.final_fraction <= 1, "optimizer.final_fraction", self.final_fraction, "must lie in 0..1")
-        _require(self.accumulation >= 1, "optimizer.accumulation", self.accumulation, "must be at least 1")
-        _require(self.clip_norm >= 0, "optimizer.clip_norm", self.clip_norm, "must not be negative; 0 is off")
+        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "must not be negative")
+        require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "must be positive")
+        require(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "must not be negative")
+        require(0 <= self.ema_momentum < 1, "optimizer.ema_momentum", self.ema_momentum, "must lie in [0, 1)")
+        require(
+            0 <= self.final_lr_fraction <= 1, "optimizer.final_lr_fraction", self.final_lr_fraction, "must be in 0..1"
+        )
+        require(
+            self.gradient_accumulation_steps >= 1,
+            "optimizer.gradient_accumulation_steps",
+            self.gradient_accumulation_steps,
+            "must be at least 1",
+        )
+        require(self.clip_norm >= 0, "optimizer.clip_norm", self.clip_norm, "must not be negative; 0 is off")
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class DataConfig:
-    """Which rows are read, in which order (cluster/plan.py).
-
-    Attributes:
-      train, val: URIs of prepared data sets.
-      weights: how often each training set is drawn, in any unit; empty for by their number of rows.
-      num_streams: virtual streams that a global batch is made of. The rows of a batch depend on it, never on the
-        number of workers, which must divide it.
-      augment: random colour, blur, noise and geometry on training images.
-      task_cpus: CPUs reserved for each reading task.
-      prefetch_batches: batches ready ahead of the step, per worker.
-      cache_dir: a folder on each node where what was read from storage is kept; empty for none.
-      cache_gib: at most so much of it, least recently used out first.
-    """
+    """Which rows are trained on, in which order."""
 
     train: tuple[str, ...] = ()
+    """URIs of prepared training data sets."""
     val: tuple[str, ...] = ()
+    """URIs of prepared validation data sets."""
     weights: tuple[float, ...] = ()
+    """Sampling weight of each training set, in any unit; empty samples in proportion to their rows."""
     num_streams: int = 8
+    """Streams that a global batch is drawn from. The rows of a batch depend on it, not on the number of workers."""
     augment: bool = True
-    task_cpus: float = 0.5
-    prefetch_batches: int = 4
-    cache_dir: str = ""
-    cache_gib: float = 20.0
+    """Random colour, blur, noise and geometry on training images."""
 
     def __post_init__(self) -> None:
         if self.weights:
-            _require(
+            require(
                 len(self.weights) == len(self.train) and all(w > 0 for w in self.weights),
                 "data.weights",
                 self.weights,
                 f"must be one positive number per training set ({len(self.train)} given)",
             )
-        _require(self.num_streams >= 1, "data.num_streams", self.num_streams, "must be at least 1")
-        _require(self.cache_gib > 0, "data.cache_gib", self.cache_gib, "must be positive; an empty cache_dir is off")
-        _require(self.prefetch_batches >= 1, "data.prefetch_batches", self.prefetch_batches, "must be at least 1")
+        require(self.num_streams >= 1, "data.num_streams", self.num_streams, "must be at least 1")
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class TrainConfig:
-    """How long, on how much, and how often something is said or saved. Cadences are in steps; the last step has it all.
-
-    Attributes:
-      global_batch: images per step over all workers and replicas.
-      keep_checkpoints: the best so many by `best_metric` stay, and the last.
-      max_failures: how often a run is restarted by itself after losing a worker.
-      init: a checkpoint (URI, or the name of weights that the package brings) whose weights a new run starts with;
-        empty for random ones.
-      tracker: an experiment tracker that a run's scalars go to as well (cluster/trackers.py).
-    """
+    """Length of a run and its cadences, in steps. The last step logs, validates, saves and draws in any case."""
 
     num_steps: int = 10_000
-    global_batch: int = 64
+    """Training steps."""
+    global_batch_size: int = 64
+    """Images per step, over all workers and replicas."""
     seed: int = 0
-    log_every: int = 20
-    validate_every: int = 1_000
-    checkpoint_every: int = 1_000
-    picture_every: int = 1_000
-    keep_checkpoints: int = 2
-    best_metric: str = "val/word_accuracy"
-    workers: int = 1
-    gpus_per_worker: int = 0
-    cpus_per_worker: float = 0.5
-    threads_per_worker: int = 0
-    max_failures: int = 3
+    """Seed of initial weights, data order and augmentation."""
+    log_every_steps: int = 20
+    """Interval between lines of metrics."""
+    validate_every_steps: int = 1_000
+    """Interval between validations."""
+    checkpoint_every_steps: int = 1_000
+    """Interval between checkpoints."""
+    image_every_steps: int = 1_000
+    """Interval between pictures of validation words."""
+    best_metric: str = BEST_METRIC
+    """Validation metric that the best checkpoint has most of."""
     init: str = ""
-    tracker: Literal["none", "mlflow", "wandb"] = "none"
+    """Checkpoint (URI, or the name of bundled weights) whose weights a new run starts from; empty for random weights."""
 
     def __post_init__(self) -> None:
-        cadences = ("log_every", "validate_every", "checkpoint_every", "picture_every")
-        for name in ("num_steps", "global_batch", "workers", "keep_checkpoints", *cadences):
-            _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
-        _require(self.max_failures >= -1, "train.max_failures", self.max_failures, "must be -1 (no limit) or more")
-
-    @property
-    def replicas_per_worker(self) -> int:
-        """Devices that one worker drives: its GPUs, or its CPU as one."""
-        return max(1, self.gpus_per_worker)
-
-    @property
-    def num_replicas(self) -> int:
-        """Devices over all workers."""
-        return self.workers * self.replicas_per_worker
-
-    @property
-    def replica_batch(self) -> int:
-        """Images per step and device."""
-        return self.global_batch // self.num_replicas
+        cadences = ("log_every_steps", "validate_every_steps", "checkpoint_every_steps", "image_every_steps")
+        for name in ("num_steps", "global_batch_size", *cadences):
+            require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Config:
-    """A complete run."""
+    """A model and its training."""
 
     preset: str
+    """Name of the preset that the config was derived from."""
     charset: Charset = ALPHANUMERIC
+    """Characters that are read."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    """Architecture."""
     targets: TargetConfig = dataclasses.field(default_factory=TargetConfig)
+    """Target maps."""
     losses: LossConfig = dataclasses.field(default_factory=LossConfig)
+    """Loss terms."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    """Optimizer and learning-rate schedule."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    """Data sets."""
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    """Length and cadences."""
 
     def __post_init__(self) -> None:
-        batch, streams = self.train.global_batch, self.data.num_streams
-        _require(
+        batch, streams = self.train.global_batch_size, self.data.num_streams
+        require(
             batch % streams == 0,
-            "train.global_batch",
+            "train.global_batch_size",
             batch,
             f"must be a multiple of data.num_streams ({streams})",
-        )
-        _require(
-            streams % self.train.workers == 0,
-            "data.num_streams",
-            streams,
-            f"must be a multiple of train.workers ({self.train.workers})",
-        )
-        micro = self.train.num_replicas * self.optimizer.accumulation
-        _require(
-            batch % micro == 0,
-            "train.global_batch",
-            batch,
-            f"must be a multiple of workers x devices x accumulation ({micro})",
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -351,42 +330,93 @@ class Config:
         """The config of such a dict.
 
         Raises:
-          ValueError: naming each value that is unknown or breaks a rule.
+          UserError: naming each value that is unknown or breaks a rule.
         """
-        try:
-            return _ADAPTER.validate_python(dict(values))
-        except pydantic.ValidationError as error:
-            raise ValueError(_explain(error)) from None
+        return parse(_ADAPTER, values)
 
 
 _ADAPTER = pydantic.TypeAdapter(Config)
 
+# Keys of configs written before version 0.1.0 was released, and what to use instead.
+_REPLACED_KEYS = {
+    "model.context_blocks": "model.attention_blocks",
+    "model.imagenet_weights": "model.pretrained_backbone",
+    "model.max_length": "model.max_label_length",
+    "losses.words_start": "losses.word_supervision_start_step",
+    "losses.words_ramp": "losses.word_supervision_ramp_steps",
+    "losses.words_rows": "losses.word_supervision_rows",
+    "optimizer.accumulation": "optimizer.gradient_accumulation_steps",
+    "optimizer.final_fraction": "optimizer.final_lr_fraction",
+    "data.task_cpus": "data.cpus_per_read_task",
+    "train.global_batch": "train.global_batch_size",
+    "train.log_every": "train.log_every_steps",
+    "train.validate_every": "train.validate_every_steps",
+    "train.checkpoint_every": "train.checkpoint_every_steps",
+    "train.picture_every": "train.image_every_steps",
+}
 
-def override(config: Config, assignments: Iterable[str]) -> Config:
-    """The config with `section.key=value` assignments applied, lists and tuples in JSON.
+
+def parse(adapter: pydantic.TypeAdapter[T], values: Mapping[str, Any]) -> T:
+    """The validated object of a JSON-compatible dict.
 
     Raises:
-      ValueError: an assignment is not of that form, names no key, or its value breaks a rule.
+      UserError: naming each value that is unknown or breaks a rule.
+    """
+    try:
+        return adapter.validate_python(dict(values))
+    except pydantic.ValidationError as error:
+        raise UserError("; ".join(_explain(problem) for problem in error.errors(include_url=False))) from None
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if key in _REPLACED_KEYS:
+        return f"{key} was renamed: use {_REPLACED_KEYS[key]}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return message
+    if problem["type"] == "unexpected_keyword_argument":
+        message = "there is no such key; remove it"
+    return f"{key} is {problem['input']!r}: {message}"
+
+
+def override(config: Config, assignments: Iterable[str]) -> Config:
+    """The config with `section.key=value` assignments applied; lists and tuples are given as JSON.
+
+    Raises:
+      UserError: an assignment is not of that form, names no key, or its value breaks a rule.
     """
     values = config.to_dict()
     for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        section, dot, name = key.strip().partition(".")
-        if not (equals and dot):
-            raise ValueError(f"--set {assignment}: wanted section.key=value, for example train.num_steps=2000")
-        known = values.get(section)
-        if not isinstance(known, dict):
-            sections = [k for k, v in values.items() if isinstance(v, dict)]
-            raise ValueError(f"--set {assignment}: no section {section!r}; there are {', '.join(sections)}")
-        if name not in known:
-            raise ValueError(f"--set {assignment}: no key {name!r} in {section}; there are {', '.join(known)}")
-        known[name] = json.loads(text) if text.lstrip().startswith("[") else text.strip()
+        assign(values, assignment)
     return Config.from_dict(values)
 
 
-def difference(old: Config, new: Config) -> list[str]:
-    """A line per value that differs, `section.key: old -> new`; empty if the configs are equal."""
-    before, after = flatten(old.to_dict()), flatten(new.to_dict())
+def assign(values: dict[str, Any], assignment: str) -> None:
+    """Writes one `section.key=value` assignment into the nested dict of a config.
+
+    Raises:
+      UserError: the assignment is not of that form, or names no key.
+    """
+    key, equals, text = assignment.partition("=")
+    key = key.strip()
+    section, dot, name = key.partition(".")
+    if not (equals and dot):
+        raise UserError(f"{assignment}: must have the form section.key=value, for example train.num_steps=2000")
+    if key in _REPLACED_KEYS:
+        raise UserError(f"{assignment}: {key} was renamed: use {_REPLACED_KEYS[key]}")
+    known = values.get(section)
+    if not isinstance(known, dict):
+        sections = [k for k, v in values.items() if isinstance(v, dict)]
+        raise UserError(f"{assignment}: no section {section!r}; sections: {', '.join(sections)}")
+    if name not in known:
+        raise UserError(f"{assignment}: no key {name!r} in {section}; keys: {', '.join(known)}")
+    known[name] = json.loads(text) if text.lstrip().startswith("[") else text.strip()
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """A line per value that differs between two config dicts, `section.key: old -> new`; empty if they are equal."""
+    before, after = flatten(old), flatten(new)
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in after if before.get(key) != after[key]]
 
 
@@ -396,13 +426,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
     return flat
-
-
-def _explain(error: pydantic.ValidationError) -> str:
-    lines = []
-    for problem in error.errors(include_url=False):
-        where = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        own = problem["type"] == "value_error"
-        lines.append(message if own else f"{where} is {problem['input']!r}: {message}")
-    return "; ".join(lines)

@@ -15,7 +15,9 @@ def paper() -> Config:
     return Config(
         preset="paper",
         data=DataConfig(num_streams=16),
-        train=TrainConfig(num_steps=100_000, global_batch=256, validate_every=5_000, checkpoint_every=1_000),
+        train=TrainConfig(
+            num_steps=100_000, global_batch_size=256, validate_every_steps=5_000, checkpoint_every_steps=1_000
+        ),
     )
 
 
@@ -35,18 +37,18 @@ def small() -> Config:
             stage_channels=(48, 96, 144, 192),
             stage_blocks=(1, 2, 2, 1),
             stage_strides=((2, 1), (1, 1), (2, 2), (2, 2)),
-            context_blocks=2,
+            attention_blocks=2,
             feature_channels=72,
             head_channels=72,
             order_channels=(24, 48, 64),
             gru_units=128,
-            max_length=25,
+            max_label_length=25,
             normalization="group",
         ),
         targets=TargetConfig(sigma="box", class_region="gaussian"),
         losses=LossConfig(order_weight=1.5, localization_weight=1.0, localization="squared"),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=500, ema_momentum=0.998),
-        train=TrainConfig(num_steps=9_000, global_batch=32, log_every=50),
+        train=TrainConfig(num_steps=9_000, global_batch_size=32, log_every_steps=50),
     )
 
 
@@ -68,7 +70,7 @@ def tiny() -> Config:
             head_channels=24,
             order_channels=(8, 12, 16),
             gru_units=16,
-            max_length=8,
+            max_label_length=8,
             normalization="batch",
         ),
         targets=TargetConfig(sigma="box", class_region="gaussian"),
@@ -77,11 +79,11 @@ def tiny() -> Config:
         data=DataConfig(num_streams=4),
         train=TrainConfig(
             num_steps=40,
-            global_batch=8,
-            log_every=5,
-            validate_every=20,
-            checkpoint_every=20,
-            picture_every=20,
+            global_batch_size=8,
+            log_every_steps=5,
+            validate_every_steps=20,
+            checkpoint_every_steps=20,
+            image_every_steps=20,
         ),
     )
 

@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cluster.config import WorkerConfig
 from cluster.preflight.probe import Answers, Facts, Node, StorageTimes, listed
-from textscanner.config import Config
 
 MAX_SKEW_S = 5.0  # signatures allow 15 minutes; logs of several nodes, put in order, do not
 MIN_OPEN_FILES = 8192
@@ -51,9 +51,9 @@ def check_versions(facts: Answers[Facts], driver: Mapping[str, str]) -> Check:
     return verdict("versions", faults, fine, "start every node from the same image, and the job from the same source")
 
 
-def check_gpus(config: Config, nodes: Sequence[Node], facts: Answers[Facts]) -> Check:
+def check_gpus(train: WorkerConfig, nodes: Sequence[Node], facts: Answers[Facts]) -> Check:
     """Whether there are enough GPUs, of one kind, as many as Ray counts. Not yet run on a machine with GPUs."""
-    wanted = config.train.workers * config.train.gpus_per_worker
+    wanted = train.workers * train.gpus_per_worker
     if not wanted:
         return Check("gpus", None, "train.gpus_per_worker is 0")
     counted = {node.label: int(node.resources.get("GPU", 0)) for node in nodes}
@@ -73,12 +73,14 @@ def check_gpus(config: Config, nodes: Sequence[Node], facts: Answers[Facts]) -> 
     return verdict("gpus", faults, fine, remedy)
 
 
-def check_cpus(shortage: str, free: float, task_cpus: float) -> Check:
+def check_cpus(shortage: str, free: float, cpus_per_read_task: float) -> Check:
     """Whether reading tasks find CPUs beside the workers: `free` ones are counted while the workers' are taken."""
     faults = [shortage] if shortage else []
-    if not shortage and free < task_cpus:
-        faults = [f"CPUs free beside the workers: {free:g}; a reading task takes data.task_cpus ({task_cpus:g})"]
-    fine = f"{free:g} free beside the workers; a reading task takes {task_cpus:g}"
+    if not shortage and free < cpus_per_read_task:
+        faults = [
+            f"CPUs free beside the workers: {free:g}; a reading task takes data.cpus_per_read_task ({cpus_per_read_task:g})"
+        ]
+    fine = f"{free:g} free beside the workers; a reading task takes {cpus_per_read_task:g}"
     return verdict("data CPUs", faults, fine, "wait for other jobs, add CPU nodes, or lower --cpus-per-worker")
 
 

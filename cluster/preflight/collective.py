@@ -1,6 +1,6 @@
 """One real all-reduce between workers placed as training will place them, with a deadline.
 
-A process per worker: the strategy is made by `cluster/strategy.py` over a TF_CONFIG like Ray Train's, a vector of
+A process per worker: the strategy is made by `cluster/train/strategy.py` over a TF_CONFIG like Ray Train's, a vector of
 64 MiB is summed. A collective waits for ever for a member that is missing, so the driver waits with a deadline, then
 has the nodes' probes knock at every member's port, and names those that do not answer. Not through Ray Train itself:
 it knows when a group hangs, but not who is missing.
@@ -19,9 +19,9 @@ import ray
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from cluster.config import WorkerConfig
 from cluster.preflight.check import Check, ports_remedy
 from cluster.preflight.probe import Answers, gather
-from textscanner.config import TrainConfig
 
 REDUCED_BYTES = 64 << 20
 REPEATS = 3
@@ -32,7 +32,7 @@ NAME = "collective"
 class _Member:
     """A worker of the collective."""
 
-    def __init__(self, rank: int, train: TrainConfig) -> None:
+    def __init__(self, rank: int, train: WorkerConfig) -> None:
         self._rank, self._train = rank, train
 
     def address(self) -> tuple[str, int]:
@@ -40,7 +40,7 @@ class _Member:
         from cluster.logs import load_tensorflow
 
         load_tensorflow()
-        import cluster.preflight.reduction  # noqa: F401 (so that all begin at once)
+        import cluster.preflight.allreduce_bench  # noqa: F401 (so that all begin at once)
 
         host = ray.util.get_node_ip_address()
         with socket.create_server((host, 0)) as unused:
@@ -54,7 +54,7 @@ class _Member:
         """
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": self._rank}}
         os.environ["TF_CONFIG"] = json.dumps(task)
-        from cluster.preflight.reduction import time_reduction
+        from cluster.preflight.allreduce_bench import time_reduction
 
         return time_reduction(self._train, REDUCED_BYTES, REPEATS)
 
@@ -72,13 +72,13 @@ class Members:
             ray.kill(actor)
 
 
-def start_members(train: TrainConfig, place: PlacementGroup, deadline_s: float) -> Members:
+def start_members(train: WorkerConfig, place: PlacementGroup, deadline_s: float) -> Members:
     """A member in each bundle of a placement group, with TensorFlow loaded."""
     actors = tuple(_start(rank, train, place) for rank in range(train.workers))
     return Members(actors, gather({_rank(i): a.address.remote() for i, a in enumerate(actors)}, deadline_s))
 
 
-def _start(rank: int, train: TrainConfig, place: PlacementGroup) -> Any:
+def _start(rank: int, train: WorkerConfig, place: PlacementGroup) -> Any:
     options: dict[str, Any] = {
         "num_cpus": train.cpus_per_worker,
         "num_gpus": train.gpus_per_worker,

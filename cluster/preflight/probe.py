@@ -30,9 +30,9 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.data.shards import read_manifest, read_row_group
 from cluster.errors import StorageError
-from cluster.shards import read_manifest, read_row_group
-from cluster.storage import open_uri
+from cluster.storage.location import open_uri
 
 PACKAGES = ("ray", "tensorflow", "keras", "numpy", "pyarrow")
 OWN = "textscanner"

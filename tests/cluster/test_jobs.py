@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cluster.shards import read_manifest, read_records
+from cluster.data.shards import read_manifest, read_records
 from jobs.evaluate import main as evaluate_job
 from jobs.label import main as label_job
 from jobs.prepare import main as prepare_job
@@ -47,7 +47,7 @@ def test_prepare_keeps_the_good_rows_and_lists_the_others_by_reason(ray_session,
     records = list(read_records(str(out)))
     assert [r.text for r in records] == [r.text for r in words[:12]]
     assert [r.image for r in records] == [r.image for r in words[:12]]
-    assert read_manifest(str(out)).set_aside == {
+    assert read_manifest(str(out)).reject_counts == {
         "broken_image": 1,
         "missing_image": 1,
         "empty_label": 1,
@@ -189,7 +189,8 @@ def test_evaluation_breaks_a_score_down_and_draws_mistakes(learnt, words, tmp_pa
     lexicon.write_text(words[0].text)
     plain, held = tmp_path / "plain.json", tmp_path / "held.json"
     assert (
-        evaluate_job([learnt.checkpoint, f"d={data}", "--json", str(plain), "--errors", str(tmp_path / "e.png")]) == 0
+        evaluate_job([learnt.checkpoint, f"d={data}", "--json", str(plain), "--mistakes-png", str(tmp_path / "e.png")])
+        == 0
     )
     told = capsys.readouterr().out
     assert "by length" in told and "confused" in told
@@ -200,5 +201,5 @@ def test_evaluation_breaks_a_score_down_and_draws_mistakes(learnt, words, tmp_pa
     assert closed["word_accuracy"] == pytest.approx(same / 64) and same < 64 * free["word_accuracy"]
     assert sum(row["words"] for row in free["by_length"]) == free["num_words"] == 64
     assert free["confusions"] and 0 <= free["expected_calibration_error"] <= 1
-    assert evaluate_job([learnt.checkpoint, data, "--peer", "nobody"]) == 2
+    assert evaluate_job([learnt.checkpoint, data, "--baseline", "nobody"]) == 2
     assert "there are rapidocr, tesseract" in capsys.readouterr().err

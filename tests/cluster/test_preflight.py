@@ -15,18 +15,18 @@ import psutil
 import pytest
 import ray
 
-from cluster.objectstore import is_free_port
+from cluster.config import RunSpec, override
+from cluster.data.shards import read_manifest
 from cluster.preflight.collective import all_reduce, start_members
 from cluster.preflight.probe import _Probe
 from cluster.preflight.run import listen, reserve, start_survey, try_ports, try_storage
-from cluster.s3 import s3_client
-from cluster.shards import read_manifest
-from cluster.storage import open_uri
+from cluster.storage.local_server import is_free_port
+from cluster.storage.location import open_uri
+from cluster.storage.s3 import s3_client
 from jobs.preflight import main as preflight_job
 from tests.factories import write_dataset
-from textscanner.config import override
+from textscanner.data.schema import MANIFEST_NAME
 from textscanner.presets import preset
-from textscanner.schema import MANIFEST_NAME
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -100,9 +100,9 @@ def test_a_blocked_port_is_red_and_named(ray_session):
 
 
 def test_a_worker_that_never_joins_the_collective_is_named(ray_session):
-    config = override(preset("tiny"), ["train.workers=2"])
+    config = override(RunSpec(preset("tiny")), ["train.workers=2"])
     place, survey = reserve(config), start_survey()
-    members = start_members(config.train, place, 300)
+    members = start_members(config.runtime.train, place, 300)
     assert not members.addresses.failures
     stopped = ray.get(members.actors[1].__ray_call__.remote(lambda _: os.getpid()))
     os.kill(stopped, signal.SIGSTOP)
@@ -192,7 +192,7 @@ FAULTS = {
     ),
     "no CPU for data": (
         "data CPUs",
-        r"x train\.cpus_per_worker is 100, which leaves no data\.task_cpus \(0\.5\) of the cluster's 5",
+        r"x train\.cpus_per_worker is 100, which leaves no data\.cpus_per_read_task \(0\.5\) of the cluster's 5",
     ),
     "another version": ("versions", r"^keras: 0\.0\.1 on \S+ \(\w+\), 3\.\S+ on driver, \S+ \(\w+\)$"),
     "too few GPUs": ("gpus", r"is 2, GPUs in all by Ray: 1; \S+ \(\w+\): GPUs by Ray: 1, by nvidia-smi: 0$"),

@@ -12,7 +12,7 @@ import pytest
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 
-from cluster.spot_watcher import Notice, aws_notice, gcp_notice, watch
+from cluster.deploy.spot_watcher import Notice, aws_notice, gcp_notice, watch
 from jobs.watch_spot import main as watch_job
 
 pytestmark = pytest.mark.cluster
@@ -126,7 +126,7 @@ def test_watching_goes_on_where_nobody_answers():
         asked.append(None)
         return aws_notice("http://127.0.0.1:9") if len(asked) == 1 else notice
 
-    def act(given):
+    def handle(given):
         drained.append(given)
         if len(drained) == 1:
             raise ConnectionError("the cluster does not answer")

@@ -1,6 +1,5 @@
 """Whole runs on a local Ray cluster: resuming, a killed worker, refusals. Real processes throughout."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -15,15 +14,15 @@ import psutil
 import pytest
 import ray
 
-from cluster.checkpoints import best_checkpoint
-from cluster.dataset import training_plan, worker_batches
+from cluster.config import RunSpec, override
+from cluster.data.ingest import training_sampler, worker_batches
 from cluster.errors import RunError
-from cluster.launch import train_run
-from cluster.storage import RunLayout
+from cluster.storage.checkpoints import best_checkpoint
+from cluster.storage.run_layout import RunLayout
+from cluster.train.launch import train_run
 from jobs.train import main as train_job
 from tests.factories import rendered_records, write_dataset
-from textscanner import checkpoint, layout
-from textscanner.config import override
+from textscanner import checkpoint, checkpoint_files
 from textscanner.presets import preset
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -41,7 +40,7 @@ def data(tmp_path_factory):
 def config_of(data, *more):
     train, val = data
     told = [f'data.train=["{train}"]', f'data.val=["{val}"]', "train.workers=2", "train.max_failures=0"]
-    return override(preset("tiny"), [*told, "train.log_every=1", *more])
+    return override(RunSpec(preset("tiny")), [*told, "train.log_every_steps=1", *more])
 
 
 def losses_of(storage, name):
@@ -51,11 +50,11 @@ def losses_of(storage, name):
 
 
 def weights_of(folder):
-    return checkpoint._read(pathlib.Path(folder) / layout.TRAINING_NAME)
+    return checkpoint._read(pathlib.Path(folder) / checkpoint_files.TRAINING_NAME)
 
 
 def rows_seen(config, worker, num_workers, start, steps):
-    plan = training_plan(config)
+    plan = training_sampler(config.config)
     return [b["row_id"].tolist() for b in worker_batches(config, plan, worker, num_workers, start, steps)]
 
 
@@ -73,7 +72,7 @@ def test_ingest_gives_the_planned_rows_whatever_the_workers_and_wherever_it_star
 
 def test_augmented_pixels_are_the_same_after_a_restart(ray_session, data):
     config = config_of(data)
-    plan = training_plan(config)
+    plan = training_sampler(config.config)
     straight = list(worker_batches(config, plan, 0, 2, 0, 9))
     resumed = list(worker_batches(config, plan, 0, 2, 6, 3))
     for a, b in zip(straight[6:], resumed, strict=True):
@@ -87,16 +86,21 @@ def test_a_run_stopped_half_way_ends_as_the_one_that_was_not(ray_session, data, 
     One checkpoint is kept, so that the first is gone when a finished run is started once more: that does nothing.
     """
     storage = str(tmp_path)
-    cadence = ["train.num_steps=20", "train.validate_every=10", "train.checkpoint_every=10", "train.picture_every=20"]
+    cadence = [
+        "train.num_steps=20",
+        "train.validate_every_steps=10",
+        "train.checkpoint_every_steps=10",
+        "train.image_every_steps=20",
+    ]
     config = config_of(data, *cadence, "optimizer.learning_rate=0.0005", "train.keep_checkpoints=1")
     straight = train_run(config, storage, "straight")
     assert straight.last.endswith("step_00000020")
     _check_gauges("straight")
     assert not pathlib.Path(storage, "straight", "step_00000010").exists()
-    before = (pathlib.Path(straight.last) / layout.WEIGHTS_NAME).stat().st_mtime_ns
+    before = (pathlib.Path(straight.last) / checkpoint_files.WEIGHTS_NAME).stat().st_mtime_ns
     assert train_run(config, storage, "straight") == straight
-    assert (pathlib.Path(straight.last) / layout.WEIGHTS_NAME).stat().st_mtime_ns == before
-    retried = dataclasses.replace(config, train=dataclasses.replace(config.train, max_failures=2))
+    assert (pathlib.Path(straight.last) / checkpoint_files.WEIGHTS_NAME).stat().st_mtime_ns == before
+    retried = override(config, ["train.max_failures=2"])
     killer = _Killer(pathlib.Path(storage) / "killed" / "metrics.jsonl", after_step=13)
     with killer:
         result = train_run(retried, storage, "killed")
@@ -134,7 +138,7 @@ def _exported(run, deadline_s=60):
 
 
 def _check_refusals(config, storage):
-    other = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=0.5))
+    other = override(config, ["optimizer.learning_rate=0.5"])
     with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 0\.0005 -> 0\.5"):
         train_run(other, storage, "straight")
 
@@ -189,8 +193,8 @@ def test_mistakes_are_sentences(ray_session, data, tmp_path, capsys):
     assert train_job(["tiny", "--train", train, "--val", val, *where, "--init", str(tmp_path / "nowhere")]) == 2
     assert "nowhere': there is no checkpoint" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
-    with pytest.raises(ValueError, match=r"leaves no data\.task_cpus"):
-        train_run(config_of(data, "data.task_cpus=1000"), str(tmp_path), "y")
+    with pytest.raises(ValueError, match=r"leaves no data\.cpus_per_read_task"):
+        train_run(config_of(data, "data.cpus_per_read_task=1000"), str(tmp_path), "y")
 
 
 def test_a_damaged_shard_ends_the_run_with_a_sentence(data, tmp_path):

@@ -12,15 +12,15 @@ import time
 
 import pytest
 
+from cluster.config import RunSpec, override
 from cluster.preflight.run import watch_training
-from cluster.storage import SweepLayout
-from cluster.sweep_results import load_results
-from cluster.watched import WatchedRun
+from cluster.storage.run_layout import SweepLayout
+from cluster.train.stall_monitor import MonitoredRun
+from cluster.tune.results import load_results
 from jobs.pull import main as pull_job
 from jobs.tune import main as tune_job
 from tests.factories import rendered_records, write_dataset
-from textscanner import layout
-from textscanner.config import override
+from textscanner import checkpoint_files
 from textscanner.presets import preset
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -37,7 +37,12 @@ def data(tmp_path_factory):
     return write_dataset(str(folder / "train"), records), write_dataset(str(folder / "val"), records[:32])
 
 
-CADENCE = ("train.num_steps=300", "train.validate_every=100", "train.picture_every=300", "train.log_every=5")
+CADENCE = (
+    "train.num_steps=300",
+    "train.validate_every_steps=100",
+    "train.image_every_steps=300",
+    "train.log_every_steps=5",
+)
 ALONE = ("train.max_failures=0", "train.threads_per_worker=1")
 
 
@@ -94,7 +99,7 @@ def test_a_sweep_stops_the_bad_reports_the_broken_and_outlives_its_driver(comman
     assert len(events) >= 2
     # The best of the best, and another sweep of the same name.
     assert pull_job([sweep.root, "--to", str(tmp_path / "best"), "--metric", METRIC]) == 0
-    state = json.loads((tmp_path / "best" / layout.STATE_NAME).read_text())
+    state = json.loads((tmp_path / "best" / checkpoint_files.STATE_NAME).read_text())
     assert state["metrics"][METRIC] == good.best("max").value
     assert tune_job([*command, "--set", "train.seed=3"]) == 2
     assert "holds another sweep" in capsys.readouterr().err
@@ -110,11 +115,11 @@ def test_a_run_that_stands_still_is_given_up(ray_session, data, learnt, tmp_path
     """Its weights come from a pipe that nobody writes to, like a file on a server that does not answer."""
     hanging = tmp_path / "hanging"
     shutil.copytree(learnt.checkpoint, hanging)
-    pipe = hanging / layout.WEIGHTS_NAME
+    pipe = hanging / checkpoint_files.WEIGHTS_NAME
     pipe.unlink()
     os.mkfifo(pipe)
     told = [f'data.train=["{data[0]}"]', f"train.init={hanging}", *CADENCE, *ALONE]
-    run = WatchedRun(override(preset("tiny"), told), str(tmp_path), "hung")
+    run = MonitoredRun(override(RunSpec(preset("tiny")), told), str(tmp_path), "hung")
     check = watch_training(run, step_s=8)  # a sweep's trial hears the same
     assert not check.ok and check.found == "no step for 8 s after step 0: given up"
     while run.alive:  # the worker is let go: it finds the pipe empty
@@ -138,12 +143,12 @@ def test_mistakes_are_told_before_anything_starts(data, tmp_path, capsys):
 
 
 def test_a_bad_trial_goes_on_from_a_good_ones_checkpoint(data, tmp_path):
-    """Population based training: two trials at once; the one that learns nothing starts again from the other."""
+    """PBT based training: two trials at once; the one that learns nothing starts again from the other."""
     space = tmp_path / "space.toml"
     space.write_text("optimizer.learning_rate = { choice = [0.01, 1e-7] }")
     given = ["tiny", "--train", data[0], "--val", data[1], "--storage", str(tmp_path), "--name", "pbt"]
     given += ["--space", str(space), "--trials", "2", "--seed", "1", "--metric", METRIC, "--scheduler", "pbt"]
-    shares = ["train.num_steps=200", "train.cpus_per_worker=0.2", "data.task_cpus=0.2"]
+    shares = ["train.num_steps=200", "train.cpus_per_worker=0.2", "data.cpus_per_read_task=0.2"]
     assert tune_job([*given, "--set", *CADENCE, *ALONE, *shares]) == 0
     results = load_results(SweepLayout(str(tmp_path), "pbt"))
     good, bad = sorted(results.trials, key=lambda record: record.points[0].value, reverse=True)

@@ -13,15 +13,15 @@ STEPS = 20
 def main(rank: int, world: int, out: str) -> None:
     """Trains and writes `out`, an .npz."""
     import cluster  # noqa: F401 (quiet)
-    from cluster.strategy import make_strategy, sum_over_workers
-    from textscanner.config import override
+    from cluster.config import RunSpec, override
+    from cluster.train.strategy import make_strategy, sum_over_workers
     from textscanner.presets import preset
 
-    config = override(
-        preset("tiny"),
+    spec = override(
+        RunSpec(preset("tiny")),
         [
             f"train.workers={world}",
-            "train.global_batch=16",
+            "train.global_batch_size=16",
             "optimizer.ema_momentum=0.9",
             "optimizer.clip_norm=1.0",
             "train.threads_per_worker=1",
@@ -29,16 +29,17 @@ def main(rank: int, world: int, out: str) -> None:
             "optimizer.learning_rate=0.0002",
         ],
     )
-    strategy = make_strategy(config.train)
+    config = spec.config
+    strategy = make_strategy(spec.runtime.train)
     import tensorflow as tf
 
     from tests.factories import batch_of, rendered_records
-    from textscanner.step import create_state, make_train_step
+    from textscanner.training.step import create_state, make_train_step
 
     records = rendered_records(48)
     state = create_state(config, strategy)
     step = make_train_step(state)
-    share = config.train.replica_batch
+    share = spec.replica_batch_size
     batches = [
         batch_of([records[(16 * i + j) % 48] for j in range(rank * share, (rank + 1) * share)], config)
         for i in range(STEPS)
@@ -48,7 +49,7 @@ def main(rank: int, world: int, out: str) -> None:
     dataset = strategy.distribute_datasets_from_function(lambda _: tf.data.Dataset.from_tensor_slices(stacked).repeat())
     iterator = iter(dataset)
     losses = [step(next(iterator)).numpy() for _ in range(STEPS)]
-    state.refresh_serving()
+    state.sync_ema()
     summed = sum_over_workers(strategy, tf.constant([1.0, float(rank)], tf.float64)).numpy()
     arrays = {f"live/{v.path}": v.numpy() for v in state.model.weights}
     arrays |= {f"serving/{v.path}": v.numpy() for v in state.serving.weights}

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from textscanner.step import STEP_METRICS
+from textscanner.training.step import STEP_METRICS
 
 pytestmark = pytest.mark.replica
 

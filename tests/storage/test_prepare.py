@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from cluster.building import PARTS_NAME, REJECTS_NAME, SAMPLES_NAME
-from cluster.shards import read_manifest, read_records
-from cluster.storage import open_uri
+from cluster.data.dataset_writer import PARTS_NAME, REJECTS_NAME, SAMPLES_NAME
+from cluster.data.shards import read_manifest, read_records
+from cluster.storage.location import open_uri
 from jobs.prepare import main as prepare_job
 from tests import formats
 
@@ -59,7 +59,7 @@ def test_a_killed_import_goes_on_and_does_nothing_twice(words, bucket, tmp_path)
     assert done.returncode == 0, done.stderr
     assert {name: out.join(name).version() for name in shards} == before
     manifest = read_manifest(out.uri)
-    assert manifest.num_rows == 6 * 1024 - 7 and manifest.set_aside == {"missing_image": 7}
+    assert manifest.num_rows == 6 * 1024 - 7 and manifest.reject_counts == {"missing_image": 7}
     assert len(out.join(REJECTS_NAME).read_bytes().splitlines()) == 7
     assert not out.join(PARTS_NAME).names()
 
@@ -70,7 +70,7 @@ def _told(out, name):
 
 def test_an_unfinished_import_of_other_settings_is_begun_anew(ray_session, words, bucket, tmp_path):
     formats.tsv(tmp_path, words[:5])
-    assert prepare_job([str(tmp_path), "--out", f"{bucket}/out", "--max-length", "2"]) == 2  # all too long
+    assert prepare_job([str(tmp_path), "--out", f"{bucket}/out", "--max-label-length", "2"]) == 2  # all too long
     assert open_uri(f"{bucket}/out").join(PARTS_NAME).names()
     assert prepare_job([str(tmp_path), "--out", f"{bucket}/out"]) == 0
     assert read_manifest(f"{bucket}/out").num_rows == 5

@@ -12,11 +12,19 @@ import sys
 import pytest
 
 import textscanner
-from cluster.checkpoints import MANIFEST_NAME, list_checkpoints, local_checkpoint, newest_whole, pull, retain, upload
-from cluster.storage import open_uri
+from cluster.storage.checkpoints import (
+    MANIFEST_NAME,
+    fetch_checkpoint,
+    latest_valid,
+    list_checkpoints,
+    prune,
+    pull,
+    upload,
+)
+from cluster.storage.location import open_uri
 from jobs.pull import main as pull_job
-from textscanner.images import decode
-from textscanner.layout import STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
+from textscanner.checkpoint_files import STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
+from textscanner.data.images import decode
 
 pytestmark = pytest.mark.storage
 
@@ -49,13 +57,13 @@ def test_only_complete_checkpoints_are_listed_and_the_best_is_pulled(run, learnt
     assert "must be a folder on this machine" in capsys.readouterr().err
     image = decode(learnt.words[0].image, "")
     assert textscanner.load(str(tmp_path / "to10")).read([image]) == learnt.readings[:1]
-    assert textscanner.load(local_checkpoint(run)).read([image]) == learnt.readings[:1]
+    assert textscanner.load(fetch_checkpoint(run)).read([image]) == learnt.readings[:1]
 
 
 def test_the_best_and_the_last_are_kept(run):
     """Steps 10, 20, 30 with 0.9, 0.5, 0.7; 40 is not complete and not touched."""
-    assert retain(run, "val/word_accuracy", 2) == [20]
-    assert retain(run, "val/word_accuracy", 1) == []  # 10 is the best, 30 the last
+    assert prune(run, "val/word_accuracy", 2) == [20]
+    assert prune(run, "val/word_accuracy", 1) == []  # 10 is the best, 30 the last
     assert [c.step for c in list_checkpoints(run)] == [10, 30]
     assert open_uri(f"{run}/step_00000040").names()
 
@@ -63,10 +71,10 @@ def test_the_best_and_the_last_are_kept(run):
 def test_the_newest_whole_checkpoint_is_gone_on_from(run):
     place = open_uri(f"{run}/step_00000030").join(TRAINING_NAME)
     place.write_bytes(bytes(100) + place.read_bytes()[100:])
-    (checkpoint, folder), damaged = newest_whole(run)
+    (checkpoint, folder), damaged = latest_valid(run)
     assert len(damaged) == 1 and "step_00000030" in damaged[0]
     assert checkpoint.step == 20 and json.loads((pathlib.Path(folder) / STATE_NAME).read_text())["step"] == 20
-    assert newest_whole(f"{run}/nothing") == (None, [])
+    assert latest_valid(f"{run}/nothing") == (None, [])
 
 
 def test_a_broken_download_goes_on_and_a_half_folder_never_shows(run, tmp_path):
@@ -131,14 +139,14 @@ def test_the_object_store_command_starts_tells_and_stops(tmp_path):
         assert exports["AWS_ENDPOINT_URL_S3"].startswith("http://127.0.0.1:")
         assert job("start").stdout == started.stdout
         assert stat.S_IMODE((tmp_path / "store" / "server.json").stat().st_mode) == 0o600
-        write = "from cluster.storage import open_uri; open_uri('s3://words/x').write_bytes(b'kept')"
+        write = "from cluster.storage.location import open_uri; open_uri('s3://words/x').write_bytes(b'kept')"
         subprocess.run([sys.executable, "-c", write], check=True, env=os.environ | exports)
         assert job("status").returncode == 0
         assert job("stop").returncode == 0 and job("status").returncode == 1
         again = job("start")
         assert again.returncode == 0
         exports = dict(re.findall(r"export (\w+)=(\S+)", again.stdout))
-        read = "from cluster.storage import open_uri; print(open_uri('s3://words/x').read_bytes().decode())"
+        read = "from cluster.storage.location import open_uri; print(open_uri('s3://words/x').read_bytes().decode())"
         told = subprocess.run(
             [sys.executable, "-c", read], check=True, env=os.environ | exports, capture_output=True, text=True
         )

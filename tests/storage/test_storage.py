@@ -7,11 +7,11 @@ import time
 
 import pytest
 
+from cluster.data.shards import ROW_GROUP_ROWS, disk_cache, read_manifest, read_records, read_row_group
 from cluster.errors import NotFoundError, StorageError
-from cluster.s3 import s3_client, s3_filesystem
-from cluster.s3_settings import StorageSettings
-from cluster.shards import ROW_GROUP_ROWS, disk_cache, read_manifest, read_records, read_row_group
-from cluster.storage import abort_uploads, local_copy, open_uri
+from cluster.storage.location import abort_uploads, fetch_file, open_uri
+from cluster.storage.s3 import s3_client, s3_filesystem
+from cluster.storage.s3_settings import StorageSettings
 from tests.factories import write_dataset
 from tests.storage.proxy import Proxy
 
@@ -32,7 +32,7 @@ def test_what_is_written_is_read_listed_and_deleted(bucket):
     with place.open() as file:
         file.seek(-500, 2)
         assert file.read(200) == data[-500:-300] and file.read() == data[-300:]
-    with open(local_copy(place.uri), "rb") as copy:
+    with open(fetch_file(place.uri), "rb") as copy:
         assert copy.read() == data
     with pytest.raises(NotFoundError, match="nothing does not exist"):
         open_uri(bucket).join("nothing").open()

@@ -10,8 +10,8 @@ import tempfile
 
 import pytest
 
-from cluster.storage import SweepLayout
-from cluster.sweep_results import load_results
+from cluster.storage.run_layout import SweepLayout
+from cluster.tune.results import load_results
 from tests.factories import write_dataset
 from tests.nodes import RAY, free_ports, node
 
@@ -46,7 +46,12 @@ def submit(dashboard, *command):
 
 def test_jobs_are_submitted_and_the_best_is_pulled(dashboard, bucket, words, tmp_path):
     train, val = write_dataset(f"{bucket}/words", words), write_dataset(f"{bucket}/val", words[:16])
-    cadence = ["train.num_steps=6", "train.validate_every=3", "train.checkpoint_every=3", "train.threads_per_worker=1"]
+    cadence = [
+        "train.num_steps=6",
+        "train.validate_every_steps=3",
+        "train.checkpoint_every_steps=3",
+        "train.threads_per_worker=1",
+    ]
     run = ["tiny", "--train", train, "--val", val, "--storage", f"{bucket}/runs", "--set", *cadence]
 
     done = submit(dashboard, "jobs.train", *run, "--name", "first", "--workers", "2")

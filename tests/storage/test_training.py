@@ -11,9 +11,8 @@ import time
 
 import pytest
 
-from cluster import objectstore
-from cluster.checkpoints import list_checkpoints, pull
-from cluster.storage import open_uri
+from cluster.storage import local_server, open_uri
+from cluster.storage.checkpoints import list_checkpoints, pull
 from tests.factories import rendered_records, write_dataset
 from tests.storage.proxy import Proxy
 
@@ -26,11 +25,11 @@ RESET_SHARE = 0.02
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A server of this test's own: it is killed."""
-    running = objectstore.start(tmp_path / "store")
+    running = local_server.start(tmp_path / "store")
     for name, value in running.environment.items():
         monkeypatch.setenv(name, value)
     yield running
-    objectstore.stop(running.folder)
+    local_server.stop(running.folder)
 
 
 @pytest.fixture
@@ -39,7 +38,12 @@ def command(server):
     records = rendered_records(72)
     train = write_dataset(f"{server.uri}/train", records[:64])
     val = write_dataset(f"{server.uri}/val", records[64:])
-    cadence = ["train.validate_every=4", "train.checkpoint_every=4", "train.picture_every=20", "train.log_every=1"]
+    cadence = [
+        "train.validate_every_steps=4",
+        "train.checkpoint_every_steps=4",
+        "train.image_every_steps=20",
+        "train.log_every_steps=1",
+    ]
     return [
         *(sys.executable, "-m", "jobs.train", "tiny", "--train", train, "--val", val),
         *("--storage", f"{server.uri}/runs", "--name", "faulty", "--workers", "2"),
@@ -61,7 +65,7 @@ def test_a_run_outlives_resets_a_killed_server_and_an_outage(server, command, ra
         done = _run(command, {"TEXTSCANNER_S3_DEADLINE_S": "3", "TEXTSCANNER_S3_CONNECT_TIMEOUT_S": "1"})
     assert killer.killed and done.returncode == 1
     assert "the run failed" in done.stdout and "did not do it" in done.stdout and "Traceback" not in done.stdout
-    server = objectstore.start(server.folder)
+    server = local_server.start(server.folder)
     with Proxy(("127.0.0.1", server.port + 3)) as proxy:
         proxy.reset_share = RESET_SHARE
         environment = {"AWS_ENDPOINT_URL_S3": proxy.endpoint, "TEXTSCANNER_S3_REQUEST_TIMEOUT_S": "5"}
@@ -131,9 +135,9 @@ class _KillsServer:
         checkpoint = open_uri(f"{self._server.uri}/runs/faulty/step_{self._step:08d}/manifest.json")
         while not self._stop.wait(0.2):
             if checkpoint.exists():
-                objectstore.kill(self._server)
+                local_server.kill(self._server)
                 self.killed = True
                 if self._again:
                     time.sleep(3)  # what a restart takes elsewhere: clients must wait it out
-                    objectstore.start(self._server.folder)
+                    local_server.start(self._server.folder)
                 return

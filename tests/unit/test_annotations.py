@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from textscanner.annotations import Reject, Word, crop_word, quads_of_boxes, to_record, transform
+from textscanner.data.annotations import Reject, Word, crop_word, quads_of_boxes, to_record, transform
 
 PIXELS = cv2.imencode(".png", np.full((20, 40, 3), 90, np.uint8))[1].tobytes()
 BOXES = [[0, 0, 10, 20], [12, 0, 10, 20]]
@@ -24,7 +24,7 @@ BOXES = [[0, 0, 10, 20], [12, 0, 10, 20]]
     ],
 )
 def test_what_is_wrong_with_a_row_is_said(image, text, boxes, reason):
-    found = to_record(Word(image, text, None if boxes is None else quads_of_boxes(boxes), "x"), max_length=8)
+    found = to_record(Word(image, text, None if boxes is None else quads_of_boxes(boxes), "x"), max_label_length=8)
     assert isinstance(found, Reject) and found.reason == reason
 
 

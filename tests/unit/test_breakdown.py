@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from textscanner.breakdown import CONFIDENCE_BINS, NOTHING, Breakdown
-from textscanner.lexicon import load_lexicon
-from textscanner.reading import Reading
+from textscanner.evaluation.error_analysis import CONFIDENCE_BINS, NOTHING, ErrorAnalysis
+from textscanner.inference.lexicon import load_lexicon
+from textscanner.inference.postprocess import Reading
 
 # truth, reading, confidence: as labelled; wrong case; punctuation missing; one substitution; one missed; one made up
 ROWS = [
@@ -20,7 +20,7 @@ ROWS = [
 
 
 def test_hand_made_set():
-    found = Breakdown.of(ROWS)
+    found = ErrorAnalysis.of(ROWS)
     assert (found.counts.num_words, found.counts.num_skipped, found.num_labelled) == (6, 1, 7)
     assert found.counts.word_accuracy == pytest.approx(3 / 6)
     assert found.cased_accuracy == pytest.approx(2 / 6)
@@ -30,7 +30,7 @@ def test_hand_made_set():
 
 
 def test_parts_add_up_to_the_whole():
-    whole, parts = Breakdown.of(ROWS), sum((Breakdown.of([row]) for row in ROWS), Breakdown())
+    whole, parts = ErrorAnalysis.of(ROWS), sum((ErrorAnalysis.of([row]) for row in ROWS), ErrorAnalysis())
     assert (parts.counts, parts.confusions, parts.by_length) == (whole.counts, whole.confusions, whole.by_length)
     assert parts.calibration_error == pytest.approx(whole.calibration_error)
     assert (parts.cased_accuracy, parts.exact_accuracy) == (whole.cased_accuracy, whole.exact_accuracy)
@@ -39,10 +39,10 @@ def test_parts_add_up_to_the_whole():
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     sure = 1 - 0.5 / CONFIDENCE_BINS
     rows = [("a", "a" if i < 6 else "b", sure) for i in range(10)]
-    assert Breakdown.of(rows).calibration_error == pytest.approx(sure - 0.6)
+    assert ErrorAnalysis.of(rows).calibration_error == pytest.approx(sure - 0.6)
     rng = np.random.default_rng(0)
     honest = [("a", "a" if rng.random() < p else "b", float(p)) for p in rng.random(4000)]
-    assert Breakdown.of(honest).calibration_error < 0.04
+    assert ErrorAnalysis.of(honest).calibration_error < 0.04
 
 
 def test_a_lexicon_gives_the_closest_word_and_leaves_nothing_read_alone(tmp_path):

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cluster.config import RunSpec
+from cluster.config import override as override_spec
 from textscanner.charset import ALPHANUMERIC, UNKNOWN_CHARACTER, Charset, load_charset
 from textscanner.config import Config, OptimizerConfig, difference, override
 from textscanner.presets import PRESETS, preset
@@ -57,26 +59,26 @@ def test_overrides_are_used_as_given():
     assert config.data.augment is False
     assert config.optimizer.learning_rate == 0.125
     assert config.data.train == ("a", "b")
-    assert "optimizer.learning_rate: 0.005 -> 0.125" in difference(preset("tiny"), config)
+    assert "optimizer.learning_rate: 0.005 -> 0.125" in difference(preset("tiny").to_dict(), config.to_dict())
 
 
 @pytest.mark.parametrize(
     ("assignment", "told"),
     [
-        ("train.validate_every=0", "train.validate_every is 0: must be at least 1"),
-        ("train.steps=5", "no key 'steps' in train; there are num_steps"),
+        ("train.validate_every_steps=0", "train.validate_every_steps is 0: must be at least 1"),
+        ("train.steps=5", "no key 'steps' in train; keys: num_steps"),
         ("training.x=5", "no section 'training'"),
         ("data.augment=maybe", "data.augment is 'maybe'"),
         ("optimizer.learning_rate=fast", "optimizer.learning_rate is 'fast'"),
-        ("train.global_batch=6", r"must be a multiple of data.num_streams \(4\)"),
+        ("train.global_batch_size=6", r"must be a multiple of data.num_streams \(4\)"),
         ("train.workers=3", r"must be a multiple of train.workers \(3\)"),
         ("model.map_stride_x=3", "model.width_px is 64"),
-        ("nonsense", "wanted section.key=value"),
+        ("nonsense", "must have the form section.key=value"),
     ],
 )
 def test_wrong_values_are_named_with_their_rule(assignment, told):
     with pytest.raises(ValueError, match=told):
-        override(preset("tiny"), [assignment])
+        override_spec(RunSpec(preset("tiny")), [assignment])
 
 
 def test_replace_is_checked_too():

@@ -31,10 +31,15 @@ from ray.train.v2._internal.constants import WORKER_GROUP_START_TIMEOUT_S_ENV_VA
 
 ROOT = pathlib.Path(__file__).parents[2]
 BIN = pathlib.Path(sys.executable).parent
-CLUSTERS = {"aws": ROOT / "ray_cluster.yaml", "gcp": ROOT / "cluster/gcp/ray_cluster.yaml"}
+CLUSTERS = {"aws": ROOT / "ray_cluster.yaml", "gcp": ROOT / "cluster/deploy/gcp/ray_cluster.yaml"}
 OVERLAYS = [f"{size}/{use}" for size in ("small", "large") for use in ("cluster", "train", "sweep")]
 SCRIPTS = [
-    *("cluster/check_image.sh", "cluster/aws/set_up.sh", "cluster/gcp/set_up.sh", "cluster/slurm/train.sbatch"),
+    *(
+        "cluster/deploy/check_image.sh",
+        "cluster/deploy/aws/set_up.sh",
+        "cluster/deploy/gcp/set_up.sh",
+        "cluster/deploy/slurm/train.sbatch",
+    ),
 ]
 # Keys that Ray's launcher has dropped, or drops without a word.
 OBSOLETE = {"head_node", "worker_nodes", "initial_workers", "min_workers", "autoscaling_mode", "default_worker_type"}
@@ -115,13 +120,13 @@ def test_spot_workers_start_the_watcher_of_their_own_cloud(launched):
 
 def test_what_ray_cluster_names_is_what_the_set_up_script_makes():
     written = yaml.safe_load(CLUSTERS["aws"].read_text())
-    made = (ROOT / "cluster/aws/set_up.sh").read_text()
+    made = (ROOT / "cluster/deploy/aws/set_up.sh").read_text()
     nodes = written["available_node_types"].values()
     profiles = {node["node_config"]["IamInstanceProfile"]["Name"] for node in nodes}
     assert profiles == {"textscanner-head", "textscanner-worker"}
     assert profiles <= set(re.findall(r"textscanner-\w+", made))
     assert f"--env=AWS_REGION={written['provider']['region']}" in written["docker"]["run_options"]
-    head_policy = json.loads((ROOT / "cluster/aws/head_policy.json").read_text())
+    head_policy = json.loads((ROOT / "cluster/deploy/aws/head_policy.json").read_text())
     by_name = {statement["Sid"]: statement for statement in head_policy["Statement"]}
     tag = by_name["EndNodesOfThisCluster"]["Condition"]["StringEquals"]["ec2:ResourceTag/ray-cluster-name"]
     assert tag == written["cluster_name"]
@@ -134,7 +139,7 @@ def test_policies_allow_what_the_code_calls_and_nothing_else():
     called += re.findall(r"get_paginator\(\"(\w+)\"", source)
     wanted = set().union(*(ACTIONS[name] for name in called))
     allowed = set()
-    for path in sorted((ROOT / "cluster/aws").glob("*.json")):
+    for path in sorted((ROOT / "cluster/deploy/aws").glob("*.json")):
         for statement in json.loads(path.read_text())["Statement"]:
             actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
             assert not any("*" in action for action in actions), f"{path.name}: {actions}"
@@ -147,7 +152,7 @@ def built():
     """What kustomize makes of each overlay."""
 
     def build(overlay: str) -> list[dict]:
-        command = [str(BIN / "kubectl"), "kustomize", str(ROOT / "cluster/kuberay/overlays" / overlay)]
+        command = [str(BIN / "kubectl"), "kustomize", str(ROOT / "cluster/deploy/kuberay/overlays" / overlay)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return list(yaml.safe_load_all(done.stdout))
@@ -232,25 +237,27 @@ def test_a_rayjob_runs_a_command_that_exists_tries_again_and_ends(built, overlay
 @pytest.mark.parametrize("overlay", ["small/train", "large/train"])
 def test_a_training_rayjob_has_a_config_that_fits_its_cluster(built, overlay):
     from jobs import train
-    from jobs.command import run_config
+    from jobs.command import run_spec
 
     (job,) = (manifest["spec"] for manifest in built[overlay] if manifest["kind"] == "RayJob")
     args = train._parser().parse_args(shlex.split(job["entrypoint"])[3:])
-    config = run_config(args, args.workers)
+    runtime = run_spec(args, args.workers).runtime
     named = {"metadata": {"name": "textscanner", "namespace": "default"}, "spec": job["rayClusterSpec"]}
     groups = [n for n in _derive_autoscaling_config_from_ray_cr(named)["available_node_types"].values()]
     most = {kind: sum(g["max_workers"] * g["resources"].get(kind, 0) for g in groups) for kind in ("CPU", "GPU")}
-    assert config.train.workers * config.train.cpus_per_worker + config.data.task_cpus <= most["CPU"]
-    assert config.train.workers * config.train.gpus_per_worker <= most["GPU"]
-    assert bool(config.train.gpus_per_worker) == overlay.startswith("large")
+    assert runtime.train.workers * runtime.train.cpus_per_worker + runtime.data.cpus_per_read_task <= most["CPU"]
+    assert runtime.train.workers * runtime.train.gpus_per_worker <= most["GPU"]
+    assert bool(runtime.train.gpus_per_worker) == overlay.startswith("large")
 
 
 def test_the_dockerfile_installs_the_locked_versions_and_copies_what_is_there():
-    done = subprocess.run([str(BIN / "hadolint"), str(ROOT / "cluster/Dockerfile")], check=False, capture_output=True)
+    done = subprocess.run(
+        [str(BIN / "hadolint"), str(ROOT / "cluster/deploy/Dockerfile")], check=False, capture_output=True
+    )
     assert done.returncode == 0, done.stdout.decode()
-    lines = (ROOT / "cluster/Dockerfile").read_text().splitlines()
+    lines = (ROOT / "cluster/deploy/Dockerfile").read_text().splitlines()
     installs = {line.partition("--no-cache-dir ")[2] for line in lines if line.startswith("RUN pip install")}
-    assert installs == {"-r requirements.lock", "-r cluster/gpu.lock", "--no-deps -e ."}
+    assert installs == {"-r requirements.lock", "-r cluster/deploy/gpu.lock", "--no-deps -e ."}
     let_in = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     for source in (line.split()[-2] for line in lines if line.startswith("COPY")):
         assert (ROOT / source).exists()
@@ -260,9 +267,11 @@ def test_the_dockerfile_installs_the_locked_versions_and_copies_what_is_there():
 
 
 def test_cuda_is_locked_to_what_this_tensorflow_asks_for():
-    """After TensorFlow is raised, cluster/gpu.lock must be written anew."""
+    """After TensorFlow is raised, cluster/deploy/gpu.lock must be written anew."""
     locked = dict(
-        line.split("==") for line in (ROOT / "cluster/gpu.lock").read_text().splitlines() if not line.startswith("#")
+        line.split("==")
+        for line in (ROOT / "cluster/deploy/gpu.lock").read_text().splitlines()
+        if not line.startswith("#")
     )
     asked = [Requirement(text) for text in importlib.metadata.requires("tensorflow") or []]
     asked = [r for r in asked if r.marker and not r.marker.evaluate() and r.marker.evaluate({"extra": "and-cuda"})]
@@ -288,7 +297,7 @@ def test_start_commands_pass_shellcheck(launched):
 
 
 def test_a_slurm_job_goes_back_into_the_queue_and_submits_a_command_that_exists():
-    text = (ROOT / "cluster/slurm/train.sbatch").read_text()
+    text = (ROOT / "cluster/deploy/slurm/train.sbatch").read_text()
     options = re.findall(r"^#SBATCH (--\S+)", text, re.MULTILINE)
     assert "--requeue" in options and any(option.startswith("--signal=B:TERM@") for option in options)
     (submitted,) = re.findall(r"^ray job submit .* -- python -m (\S+)", text, re.MULTILINE)
@@ -301,7 +310,7 @@ def test_what_a_submitted_job_carries_is_small_and_enough(tmp_path):
     with zipfile.ZipFile(tmp_path / "job.zip") as archive:
         names = set(archive.namelist())
         shipped = sum(entry.file_size for entry in archive.infolist())
-    assert {"jobs/train.py", "cluster/worker.py", "textscanner/weights/small/weights.safetensors"} <= names
+    assert {"jobs/train.py", "cluster/train/worker.py", "textscanner/weights/small/weights.safetensors"} <= names
     assert not [name for name in names if name.split("/")[0] in ("tests", "docs", "runs", ".venv", ".git")]
     assert shipped < 64 << 20  # Ray refuses 512 MiB, and every node fetches it
     environment = yaml.safe_load((ROOT / "jobs/runtime_env.yaml").read_text())

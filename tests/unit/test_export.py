@@ -13,9 +13,9 @@ import pytest
 import textscanner
 from jobs.export import main
 from tests.factories import write_dataset
-from textscanner.export import FORMATS, METADATA_NAME, compare, export, noise, open_exported
-from textscanner.images import decode
-from textscanner.layout import CONFIG_NAME
+from textscanner.checkpoint_files import CONFIG_NAME
+from textscanner.data.images import decode
+from textscanner.export.export_model import FORMATS, METADATA_NAME, compare, export, noise, open_exported
 
 EXAMPLE = pathlib.Path(__file__).parents[2] / "docs" / "read_onnx.py"
 SAVED_MODEL_ALONE = """
@@ -114,7 +114,7 @@ def test_a_calibration_that_saw_no_word_is_found_out(learnt, tmp_path, capsys):
     [
         (["--format", "onnx", "--int8", "--calibrate", "EMPTY"], "which holds no image"),
         (["--format", "onnx", "--calibrate", "EMPTY"], "--calibrate is for --int8"),
-        (["--format", "litert", "--half"], "--half and --int8 are for onnx"),
+        (["--format", "litert", "--fp16-weights"], "--fp16-weights and --int8 are for onnx"),
     ],
 )
 def test_what_cannot_be_quantized_is_a_sentence(flags, sentence, learnt, tmp_path, capsys):
@@ -147,7 +147,7 @@ def test_the_onnx_example_reads_without_this_package(reader, learnt, tmp_path):
 
 
 def test_a_saved_model_reads_without_this_package(reader, images, tmp_path):
-    from textscanner.images import fit
+    from textscanner.data.images import fit
 
     model = export(reader, "saved_model", tmp_path)
     inputs = np.stack([fit(image, reader.config.model)[0] for image in images])

@@ -8,10 +8,10 @@ import tarfile
 import numpy as np
 import pytest
 
-from cluster.importers.sources import open_source
+from cluster.data.importers.registry import open_source
 from tests import formats
-from textscanner.annotations import Reject, Word, to_record
-from textscanner.images import decode
+from textscanner.data.annotations import Reject, Word, to_record
+from textscanner.data.images import decode
 
 SCENES = ("svt", "synthtext")
 

@@ -7,20 +7,20 @@ import pytest
 import tensorflow as tf
 
 from textscanner.config import LossConfig, TargetConfig
-from textscanner.decode import decode_maps
-from textscanner.losses import supervised_losses
+from textscanner.inference.decode import decode_maps
 from textscanner.model.assembly import Outputs
 from textscanner.presets import preset
-from textscanner.targets import IGNORE, draw_targets
+from textscanner.training.losses import supervised_losses
+from textscanner.training.targets import IGNORE, draw_targets
 
 STRIDE, BOX = TargetConfig(), TargetConfig(sigma="box", class_region="gaussian")
 
 
 def random_words(model, count, rng):
     """Upright boxes side by side, 1 to N characters."""
-    quads = np.zeros((count, model.max_length, 4, 2), np.float32)
-    ids = np.zeros((count, model.max_length), np.int32)
-    length = 1 + np.arange(count, dtype=np.int32) % model.max_length
+    quads = np.zeros((count, model.max_label_length, 4, 2), np.float32)
+    ids = np.zeros((count, model.max_label_length), np.int32)
+    length = 1 + np.arange(count, dtype=np.int32) % model.max_label_length
     for b, n in enumerate(length):
         edges = np.linspace(2, model.width_px - 2, n + 1)
         gap = 0.05 * (edges[1] - edges[0])
@@ -39,7 +39,7 @@ def test_ground_truth_maps_read_as_the_word(name, targets):
     quads, ids, length = random_words(model, 60, np.random.default_rng(0))
     maps = draw_targets(quads, ids, length, model, targets)
     classes = tf.one_hot(tf.maximum(maps.classes, 0), 38) * tf.cast(maps.classes != IGNORE, tf.float32)[..., None]
-    order = tf.one_hot(maps.order, model.max_length + 1)[..., 1:]
+    order = tf.one_hot(maps.order, model.max_label_length + 1)[..., 1:]
     decoded = decode_maps(classes, order, maps.localization, 0.3, model.map_stride_x, model.map_stride_y)
     np.testing.assert_array_equal(decoded.ids, ids)
     centres = quads.mean(2)
@@ -63,9 +63,9 @@ def test_shrunk_boxes_agree_with_the_offset_rectangle():
     """For an upright w x h box the Vatti inset is d = wh (1 - r^2) / (2 (w + h)) on every side."""
     model = dataclasses.replace(preset("paper").model)
     box = np.array([[40, 10], [100, 10], [100, 50], [40, 50]], np.float32)
-    quads = np.zeros((2, model.max_length, 4, 2), np.float32)
+    quads = np.zeros((2, model.max_label_length, 4, 2), np.float32)
     quads[0, 0], quads[1, 0] = box, box[[1, 0, 3, 2]]  # the second is mirrored
-    ids = np.zeros((2, model.max_length), np.int32)
+    ids = np.zeros((2, model.max_label_length), np.int32)
     ids[:, 0] = 7
     maps = draw_targets(quads, ids, np.array([1, 1], np.int32), model, STRIDE)
     inset = (60 * 40 * (1 - 0.25**2)) / (2 * (60 + 40))
@@ -80,7 +80,7 @@ def random_outputs(model, count, seed=0):
     h, w = model.map_height, model.map_width
     return Outputs(
         tf.constant(rng.normal(size=(count, h, w, 38)), tf.float32),
-        tf.constant(rng.normal(size=(count, h, w, model.max_length + 1)), tf.float32),
+        tf.constant(rng.normal(size=(count, h, w, model.max_label_length + 1)), tf.float32),
         tf.constant(rng.normal(size=(count, h, w)), tf.float32),
     )
 

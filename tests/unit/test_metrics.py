@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from textscanner.calibration import THRESHOLDS, Calibration
 from textscanner.charset import ALPHANUMERIC
-from textscanner.decode import Decoded
-from textscanner.metrics import WordCounts, normalize_for_scoring
+from textscanner.evaluation.calibration import THRESHOLDS, Calibration
+from textscanner.evaluation.metrics import WordCounts
+from textscanner.inference.decode import Decoded
+from textscanner.text import normalize_for_scoring
 
 # truth, reading: right, right after normalisation, one substitution, two missing, empty truth, nothing read
 PAIRS = [("House", "house"), ("it's", "ITS!"), ("cat", "cut"), ("apple", "app"), ("--", "x"), ("no", "")]
@@ -43,10 +44,10 @@ def test_normalisation():
 
 def test_the_threshold_that_reads_most_words_is_chosen():
     # Four words "ab": three want a threshold in (0.22, 0.41], one in (0.52, 0.56].
-    strengths = np.array([[0.9, 0.41, 0.22], [0.8, 0.45, 0.12], [0.9, 0.6, 0.21], [0.9, 0.56, 0.52]], np.float32)
+    presence = np.array([[0.9, 0.41, 0.22], [0.8, 0.45, 0.12], [0.9, 0.6, 0.21], [0.9, 0.56, 0.52]], np.float32)
     raw = np.tile(np.array([12, 13, 14], np.int32), (4, 1))
     nothing = np.zeros((4, 3, 2))
-    decoded = Decoded(raw, strengths, nothing, nothing, strengths, raw, strengths[:, 0])
+    decoded = Decoded(raw, presence, nothing, nothing, presence, raw, presence[:, 0])
     halves = []
     for part in (slice(0, 2), slice(2, 4)):
         half = Calibration(2)

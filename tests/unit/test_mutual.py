@@ -8,13 +8,13 @@ from tests.factories import batch_of
 from textscanner import checkpoint
 from textscanner.charset import FIRST_CHARACTER_ID
 from textscanner.config import LossConfig, override
-from textscanner.images import decode
+from textscanner.data.images import decode
+from textscanner.inference.reader import Reader
 from textscanner.model.assembly import Outputs, forward
-from textscanner.mutual import mutual_losses
 from textscanner.presets import preset
-from textscanner.reader import Reader
-from textscanner.step import STEP_METRICS, create_state, make_train_step, ramp
-from textscanner.wordloss import FLOOR, word_losses
+from textscanner.training.mutual_supervision import mutual_losses
+from textscanner.training.step import STEP_METRICS, create_state, make_train_step, ramp
+from textscanner.training.word_loss import FLOOR, word_losses
 
 CLASSES, POSITIONS, SURE = 8, 4, 12.0
 MUTUAL_LOSS, WORD_LOSS = (STEP_METRICS.index(name) for name in ("mutual_loss", "word_loss"))
@@ -83,7 +83,11 @@ def test_characters_outside_the_charset_teach_nothing():
 
 @pytest.mark.parametrize(("step", "wanted"), [(0, 0.0), (100, 0.0), (150, 0.5), (200, 1.0), (999, 1.0)])
 def test_they_rise_to_their_weight(step, wanted):
-    np.testing.assert_allclose(ramp(tf.constant(step), LossConfig(words_start=100, words_ramp=100)), wanted, atol=1e-6)
+    np.testing.assert_allclose(
+        ramp(tf.constant(step), LossConfig(word_supervision_start_step=100, word_supervision_ramp_steps=100)),
+        wanted,
+        atol=1e-6,
+    )
 
 
 def without_boxes(learnt, config, swap):
@@ -92,13 +96,15 @@ def without_boxes(learnt, config, swap):
     ids = batch["ids"].copy()
     a, b = (int(config.charset.encode(letter)[0]) for letter in swap)
     ids[batch["ids"] == a] = b
-    return batch | {"ids": ids, "has_boxes": np.zeros_like(batch["has_boxes"])}
+    return batch | {"ids": ids, "has_quads": np.zeros_like(batch["has_quads"])}
 
 
 def learner(learnt, *more):
     """The learnt network in a state that may be trained on."""
-    fixed = ["train.global_batch=32", "optimizer.warmup_steps=0", "optimizer.final_fraction=1"]
-    config = override(preset("tiny"), [*fixed, "optimizer.learning_rate=0.003", "losses.words_ramp=0", *more])
+    fixed = ["train.global_batch_size=32", "optimizer.warmup_steps=0", "optimizer.final_lr_fraction=1"]
+    config = override(
+        preset("tiny"), [*fixed, "optimizer.learning_rate=0.003", "losses.word_supervision_ramp_steps=0", *more]
+    )
     state = create_state(config, tf.distribute.get_strategy())
     checkpoint.restore(learnt.checkpoint, state)
     return config, state
@@ -131,21 +137,21 @@ def test_the_decoded_word_is_compared_with_the_label():
 def test_a_letter_is_learnt_from_words_without_boxes(setting, term, learnt):
     """Words with the commonest letter lose their boxes and are told that it is the rarest; the others keep theirs.
 
-    The decoded word's loss makes the network read them so. Mutual supervision alone turns the class map, but lets the
+    The decoded word's loss makes the network read them so. MutualLosses supervision alone turns the class map, but lets the
     localization of that letter fade (nothing in it holds it), so only its own loss is asked of it here.
     """
     letters = "".join(record.text.lower() for record in learnt.words)
     common = max((c for c in set(letters) if c.isalpha()), key=letters.count)
     rare = min("abcdefghijklmnopqrstuvwxyz", key=letters.count)
-    config, state = learner(learnt, f"losses.{setting}", "losses.words_rows=without_boxes")
+    config, state = learner(learnt, f"losses.{setting}", "losses.word_supervision_rows=without_boxes")
     batch = without_boxes(learnt, config, common + rare)
     told_anew = np.array([common in record.text.lower() for record in learnt.words])
-    batch["has_boxes"] = np.where(told_anew, 0, 1).astype(np.float32)
+    batch["has_quads"] = np.where(told_anew, 0, 1).astype(np.float32)
     step = make_train_step(state)
     metrics = np.array([step({n: tf.constant(v) for n, v in batch.items()}).numpy() for _ in range(120)])
     assert np.isfinite(metrics).all()
     assert 0 < metrics[-1, term] < 0.3 * metrics[0, term]
-    state.refresh_serving()
+    state.sync_ema()
     images = [decode(record.image, record.source) for record in learnt.words]
     read = [reading.text for reading in Reader(config, state.serving).read(images)]
     wanted = [record.text.lower().replace(common, rare) for record in learnt.words]

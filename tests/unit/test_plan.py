@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from cluster.plan import Plan, cut_chunks
-from cluster.shards import Manifest, RowGroup, ShardInfo
+from cluster.data.sampler import Sampler, cut_chunks
+from cluster.data.shards import Manifest, RowGroup, ShardInfo
 
 
 def manifest(*shards: tuple[int, ...]) -> Manifest:
@@ -42,7 +42,7 @@ def merged(plan, num_workers, start, count):
 
 @pytest.mark.parametrize("weights", [(), (1.0, 3.0)])
 def test_the_global_batch_does_not_depend_on_the_workers(weights):
-    plan = Plan([BIG, SMALL], weights, seed=3, num_streams=8, global_batch=32)
+    plan = Sampler([BIG, SMALL], weights, seed=3, num_streams=8, global_batch_size=32)
     alone = merged(plan, 1, 0, 60)
     for num_workers in (2, 4, 8):
         assert merged(plan, num_workers, 0, 60) == alone
@@ -51,13 +51,13 @@ def test_the_global_batch_does_not_depend_on_the_workers(weights):
 
 @pytest.mark.parametrize("start", [1, 7, 33, 500])
 def test_entering_at_any_step_goes_on_with_the_very_next_row(start):
-    plan = Plan([BIG, SMALL], (2.0, 1.0), seed=3, num_streams=4, global_batch=16)
+    plan = Sampler([BIG, SMALL], (2.0, 1.0), seed=3, num_streams=4, global_batch_size=16)
     straight = rows_of_steps(plan, 1, 2, 0, start + 40)
     assert rows_of_steps(plan, 1, 2, start, 40) == straight[start:]
 
 
 def test_every_row_is_used_once_per_epoch():
-    plan = Plan([BIG], (), seed=0, num_streams=4, global_batch=16)
+    plan = Sampler([BIG], (), seed=0, num_streams=4, global_batch_size=16)
     for stream in range(4):
         assert next(plan.items_of(stream, 0)).epoch == 0
     # All chunks of one epoch, from all streams, are the data set.
@@ -70,7 +70,7 @@ def test_every_row_is_used_once_per_epoch():
 
 def test_epochs_and_seeds_give_other_orders():
     def first_epochs(seed):
-        plan = Plan([BIG], (), seed, num_streams=2, global_batch=8)
+        plan = Sampler([BIG], (), seed, num_streams=2, global_batch_size=8)
         items = itertools.takewhile(lambda i: i.epoch < 2, plan.items_of(0, 0))
         return [(i.epoch, tuple(i.rows() + i.chunk.first_row)) for i in items]
 
@@ -81,7 +81,7 @@ def test_epochs_and_seeds_give_other_orders():
 
 
 def test_weights_decide_the_mix():
-    plan = Plan([BIG, SMALL], (3.0, 1.0), seed=0, num_streams=2, global_batch=8)
+    plan = Sampler([BIG, SMALL], (3.0, 1.0), seed=0, num_streams=2, global_batch_size=8)
     steps = merged(plan, 1, 0, 2000)
     share = np.mean([dataset == 0 for step in steps for _, dataset, _ in step])
     assert share == pytest.approx(0.75, abs=0.01)
@@ -97,4 +97,4 @@ def test_chunks_cover_the_set():
 
 def test_an_empty_data_set_is_refused():
     with pytest.raises(ValueError, match="none without rows"):
-        Plan([BIG, dataclasses.replace(BIG, shards=())], (), 0, 4, 8)
+        Sampler([BIG, dataclasses.replace(BIG, shards=())], (), 0, 4, 8)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import textscanner
-from textscanner.images import decode
-from textscanner.pseudo import Labeller
+from textscanner.data.images import decode
+from textscanner.inference.pseudo_labels import Labeller
 
 
 def _boxes(quads):

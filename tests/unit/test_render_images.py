@@ -9,13 +9,13 @@ import pytest
 
 from jobs.render import main as render_job
 from tests.factories import settings
-from textscanner.images import PAD_VALUE, augment, decode, fit
+from textscanner.data.images import PAD_VALUE, augment, decode, fit
 from textscanner.presets import preset
 from textscanner.render.draw import EFFECTS, MIN_CONTRAST, contrast, render_word
 from textscanner.render.fonts import Font, covers, find_fonts, in_heldout_words, select
-from textscanner.render.layout import bend, lay_out
-from textscanner.render.lexicon import words
+from textscanner.render.glyph_layout import bend, lay_out
 from textscanner.render.photographs import cut, find_photographs
+from textscanner.render.word_source import words
 
 
 @pytest.mark.parametrize("difficulty", ["easy", "real"])

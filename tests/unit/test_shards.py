@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cluster.shards import (
+from cluster.data.shards import (
     ROW_GROUP_ROWS,
     prepare_destination,
     read_manifest,
@@ -15,9 +15,10 @@ from cluster.shards import (
     write_manifest,
     write_shard,
 )
-from cluster.storage import RunLayout, open_uri
+from cluster.storage.location import open_uri
+from cluster.storage.run_layout import RunLayout
 from tests.factories import write_dataset
-from textscanner.schema import MANIFEST_NAME, WordRecord
+from textscanner.data.schema import MANIFEST_NAME, WordRecord
 
 
 def test_records_come_back_as_they_were(tmp_path, words):
@@ -54,7 +55,7 @@ def test_without_a_manifest_there_is_no_data_set(tmp_path, words):
     with pytest.raises(ValueError, match="is not a prepared data set"):
         read_manifest(uri)
     prepare_destination(uri)  # nothing is there yet: shards alone may be overwritten
-    write_manifest(uri, infos, set_aside={}, origin={})
+    write_manifest(uri, infos, reject_counts={}, origin={})
     with pytest.raises(ValueError, match="--overwrite"):
         prepare_destination(uri)
     prepare_destination(uri, overwrite=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import textscanner
-from cluster.checkpoints import local_checkpoint
-from textscanner.images import decode
-from textscanner.layout import DEFAULT_WEIGHTS, WEIGHTS_FOLDER, shipped_weights
+from cluster.storage.checkpoints import fetch_checkpoint
+from textscanner.checkpoint_files import DEFAULT_WEIGHTS, WEIGHTS_FOLDER, shipped_weights
+from textscanner.data.images import decode
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ def test_shipped_weights_read_clear_print(name, words):
     read = reader.read([decode(record.image, record.source) for record in words])
     right = sum(a.text == b.text.lower() for a, b in zip(read, words, strict=True))
     assert right > 0.7 * len(words)
-    assert local_checkpoint(name) == shipped_weights()[name]
+    assert fetch_checkpoint(name) == shipped_weights()[name]
 
 
 def test_batches_on_all_cores_keep_the_order(words):

@@ -10,18 +10,18 @@ import tensorflow as tf
 
 import textscanner
 from tests.factories import batch_of
-from textscanner import checkpoint, layout
+from textscanner import checkpoint, checkpoint_files
 from textscanner.charset import Charset
 from textscanner.config import override
-from textscanner.images import decode
+from textscanner.data.images import decode
+from textscanner.inference.reader import Reader
 from textscanner.model import build_model
 from textscanner.model.assembly import forward
 from textscanner.model.layers import ChannelGroupNorm
 from textscanner.presets import preset
-from textscanner.reader import Reader
-from textscanner.step import STEP_METRICS, create_state, make_train_step
+from textscanner.training.step import STEP_METRICS, create_state, make_train_step
 
-TINY = override(preset("tiny"), ["train.global_batch=32", "optimizer.warmup_steps=20"])
+TINY = override(preset("tiny"), ["train.global_batch_size=32", "optimizer.warmup_steps=20"])
 
 
 def tensors(batch):
@@ -118,8 +118,8 @@ def test_training_goes_on_as_if_it_had_not_stopped(words, tmp_path, ema):
     step = make_train_step(straight)
     for batch in batches[:4]:
         step(batch)
-    straight.refresh_serving()
-    checkpoint.save(tmp_path, straight, checkpoint.Saved(4, 0.3, {}))
+    straight.sync_ema()
+    checkpoint.save(tmp_path, straight, checkpoint.CheckpointMeta(4, 0.3, {}))
     for batch in batches[4:]:
         step(batch)
     resumed = create_state(dataclasses.replace(config), tf.distribute.get_strategy())
@@ -127,7 +127,7 @@ def test_training_goes_on_as_if_it_had_not_stopped(words, tmp_path, ema):
     step = make_train_step(resumed)
     for batch in batches[4:]:
         step(batch)
-    straight.refresh_serving(), resumed.refresh_serving()
+    straight.sync_ema(), resumed.sync_ema()
     for a, b in zip(straight.serving.get_weights(), resumed.serving.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
@@ -137,7 +137,9 @@ def test_accumulation_changes_nothing_but_memory(words):
     batch = tensors(batch_of(words[:32], config))
     rows = []
     for micros in (1, 2):
-        state = create_state(override(config, [f"optimizer.accumulation={micros}"]), tf.distribute.get_strategy())
+        state = create_state(
+            override(config, [f"optimizer.gradient_accumulation_steps={micros}"]), tf.distribute.get_strategy()
+        )
         step = make_train_step(state)
         rows.append(np.stack([step(batch).numpy() for _ in range(4)]))
     np.testing.assert_allclose(rows[0], rows[1], rtol=2e-4)
@@ -174,8 +176,8 @@ def test_a_broken_checkpoint_is_named(tmp_path, words):
     with pytest.raises(ValueError, match="is not a checkpoint"):
         textscanner.load(str(tmp_path))
     state = create_state(TINY, tf.distribute.get_strategy())
-    checkpoint.save(tmp_path, state, checkpoint.Saved(0, 0.3, {}))
-    weights = tmp_path / layout.WEIGHTS_NAME
+    checkpoint.save(tmp_path, state, checkpoint.CheckpointMeta(0, 0.3, {}))
+    weights = tmp_path / checkpoint_files.WEIGHTS_NAME
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"weights\.safetensors"):
         textscanner.load(str(tmp_path))
@@ -185,7 +187,7 @@ def test_a_run_may_start_with_other_weights_and_says_what_does_not_fit(learnt):
     same = create_state(TINY, tf.distribute.get_strategy())
     assert checkpoint.initialize(learnt.checkpoint, same) == []
     images = [decode(record.image, record.source) for record in learnt.words]
-    threshold = checkpoint.read_saved(pathlib.Path(learnt.checkpoint)).threshold
+    threshold = checkpoint.read_meta(pathlib.Path(learnt.checkpoint)).threshold
     assert Reader(TINY, same.serving, threshold=threshold).read(images) == learnt.readings
     assert same.step == 0
     for characters in ("abc", TINY.charset.characters[::-1]):
@@ -198,7 +200,7 @@ def test_a_run_may_start_with_other_weights_and_says_what_does_not_fit(learnt):
 
 
 def test_a_network_that_is_given_context_begins_as_the_one_without(learnt, words):
-    with_context = override(TINY, ["model.context_blocks=2"])
+    with_context = override(TINY, ["model.attention_blocks=2"])
     state = create_state(with_context, tf.distribute.get_strategy())
     assert {name[:7] for name in checkpoint.initialize(learnt.checkpoint, state)} == {"context"}
     batch = {name: tf.constant(value) for name, value in batch_of(words[:32], with_context).items()}
@@ -219,9 +221,9 @@ def test_a_network_that_is_given_context_begins_as_the_one_without(learnt, words
 
 
 def test_slim_weights_read_as_the_checkpoint(learnt, tmp_path):
-    checkpoint.slim(learnt.checkpoint, tmp_path)
+    checkpoint.export_weights(learnt.checkpoint, tmp_path)
     images = [decode(record.image, record.source) for record in learnt.words]
     read = textscanner.load(str(tmp_path)).read(images)
     assert [r.text for r in read] == [r.text for r in learnt.readings]
-    whole = pathlib.Path(learnt.checkpoint, layout.WEIGHTS_NAME).stat().st_size
-    assert pathlib.Path(tmp_path, layout.WEIGHTS_NAME).stat().st_size < 0.7 * whole
+    whole = pathlib.Path(learnt.checkpoint, checkpoint_files.WEIGHTS_NAME).stat().st_size
+    assert pathlib.Path(tmp_path, checkpoint_files.WEIGHTS_NAME).stat().st_size < 0.7 * whole

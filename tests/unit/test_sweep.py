@@ -10,25 +10,25 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from cluster.space import Domain, Space
-from cluster.storage import SweepLayout, open_uri
-from cluster.sweep_report import importances, page, write_report
-from cluster.sweep_results import Point, SweepResults, TrialRecord, load_results
-from cluster.tuning import Sweep, saved_by_tune, scheduler, searcher, trials_at_once, winner
-from textscanner.config import override
+from cluster.config import RunSpec, override
+from cluster.storage.location import open_uri
+from cluster.storage.run_layout import SweepLayout
+from cluster.tune.report import importances, page, write_report
+from cluster.tune.results import Point, SweepResults, TrialRecord, load_results
+from cluster.tune.search_space import Domain, SearchSpace
+from cluster.tune.sweep import Sweep, saved_by_tune, scheduler, searcher, trials_at_once, winner
 from textscanner.presets import preset
 
-SPACE = Space(
+SPACE = SearchSpace(
     {"optimizer.learning_rate": Domain("loguniform", (1e-4, 1e-1)), "losses.order_weight": Domain("uniform", (0, 9))}
 )
 
 
-BASE = override(preset("tiny"), ['data.train=["a"]', 'data.val=["b"]'])
+BASE = override(RunSpec(preset("tiny")), ['data.train=["a"]', 'data.val=["b"]'])
 
 
 def sweep(tmp_path, *more, **changed) -> Sweep:
-    config = override(BASE, more)
-    given = {"config": config, "space": SPACE, "storage_uri": str(tmp_path), "name": "s", "num_trials": 4}
+    given = {"spec": override(BASE, more), "space": SPACE, "storage_uri": str(tmp_path), "name": "s", "num_trials": 4}
     return Sweep(**(given | changed))
 
 
@@ -53,9 +53,9 @@ def results() -> SweepResults:
         ({"search": "gut"}, "one of random, tpe, qmc"),
         ({"metric": "val/wrong"}, "no trial would report it; there are val/word_accuracy"),
         ({"warm_start": "x"}, "--warm-start needs --search tpe"),
-        ({"stall_s": 0}, "--stall is 0"),
+        ({"stall_s": 0}, "--stall-minutes is 0"),
         ({"scheduler": "pbt", "search": "tpe"}, "it needs --search random"),
-        ({"config": override(BASE, ["train.num_steps=10"])}, "train.validate_every is 20: must not exceed"),
+        ({"spec": override(BASE, ["train.num_steps=10"])}, "train.validate_every_steps is 20: must not exceed"),
     ],
 )
 def test_what_cannot_work_is_refused_when_it_is_said(tmp_path, changed, complaint):
@@ -67,27 +67,27 @@ def test_what_cannot_work_is_refused_when_it_is_said(tmp_path, changed, complain
 def test_a_metric_needs_a_validation_set_and_pbt_leaves_the_network_alone(tmp_path):
     with pytest.raises(ValueError, match="no --val is given"):
         sweep(tmp_path, "data.val=[]")
-    shape = Space({"model.gru_units": Domain("choice", (0, 16))})
+    shape = SearchSpace({"model.gru_units": Domain("choice", (0, 16))})
     with pytest.raises(ValueError, match=r"pbt cannot vary model\.gru_units"):
         sweep(tmp_path, space=shape, scheduler="pbt")
     assert sweep(tmp_path, space=shape).space is shape
 
 
 def test_trials_are_packed_by_what_they_need(tmp_path):
-    config = sweep(tmp_path, "train.workers=2").config  # 2 x 0.5 CPU and 0.5 to read, and a little for the trial
-    assert trials_at_once(config, {"CPU": 1.6}) == 1
-    assert trials_at_once(config, {"CPU": 16.0}) == 10
+    spec = sweep(tmp_path, "train.workers=2").spec  # 2 x 0.5 CPU and 0.5 to read, and a little for the trial
+    assert trials_at_once(spec, {"CPU": 1.6}) == 1
+    assert trials_at_once(spec, {"CPU": 16.0}) == 10
     with pytest.raises(ValueError, match=r"no trial fits: 2 workers x 0.5 CPU .* make 1.51 CPU; the cluster has 1.5"):
-        trials_at_once(config, {"CPU": 1.5})
-    gpus = override(config, ["train.gpus_per_worker=1"])
+        trials_at_once(spec, {"CPU": 1.5})
+    gpus = override(spec, ["train.gpus_per_worker=1"])
     assert trials_at_once(gpus, {"CPU": 64.0, "GPU": 5.0}) == 2
     with pytest.raises(ValueError, match=r"make 2 GPU; the cluster has 1"):
         trials_at_once(gpus, {"CPU": 64.0, "GPU": 1.0})
 
 
 def test_every_result_has_its_checkpoint(tmp_path):
-    train = sweep(tmp_path, "train.validate_every=10", "train.checkpoint_every=40").trial_config.train
-    assert train.checkpoint_every == 10 and train.best_metric == "val/word_accuracy"
+    train = sweep(tmp_path, "train.validate_every_steps=10", "train.checkpoint_every_steps=40").trial_spec.config.train
+    assert train.checkpoint_every_steps == 10 and train.best_metric == "val/word_accuracy"
 
 
 def test_results_come_back_from_storage_and_as_tables(tmp_path):
@@ -137,7 +137,7 @@ def test_a_validation_that_is_reported_again_counts_once():
 def test_the_report_names_the_winner_and_what_mattered(tmp_path):
     asked, found = sweep(tmp_path), results()
     best = winner(asked, found)
-    assert (best.trial, best.step, best.config.optimizer.learning_rate) == ("t2", 40, 0.01)
+    assert (best.trial, best.step, best.spec.config.optimizer.learning_rate) == ("t2", 40, 0.01)
     shares = importances(asked, found)
     assert next(iter(shares)) == "optimizer.learning_rate" and sum(shares.values()) == pytest.approx(1)
     told = page(asked, found, best, "python -m jobs.train tiny <now>")
@@ -156,9 +156,9 @@ def test_population_based_training_stays_in_the_space(tmp_path):
     domains = {
         "optimizer.ema_momentum": Domain("choice", (0.9, 0.99)),
         "optimizer.learning_rate": Domain("loguniform", (9e-4, 1e-3)),
-        "losses.words_ramp": Domain("randint", (40, 50)),
+        "losses.word_supervision_ramp_steps": Domain("randint", (40, 50)),
     }
-    wanted = sweep(tmp_path, scheduler="pbt", space=Space(domains))
+    wanted = sweep(tmp_path, scheduler="pbt", space=SearchSpace(domains))
     judge = scheduler(wanted)
     donor = types.SimpleNamespace(config=wanted.space.draw(np.random.default_rng(0)))
     random.seed(0)
@@ -167,7 +167,7 @@ def test_population_based_training_stays_in_the_space(tmp_path):
         donor.config, _ = judge._get_new_config(donor, donor)
         wanted.space.apply(wanted.config, donor.config)  # what no config allows would raise here
         assert 9e-4 <= donor.config["optimizer.learning_rate"] <= 1e-3
-        assert 40 <= donor.config["losses.words_ramp"] <= 50
+        assert 40 <= donor.config["losses.word_supervision_ramp_steps"] <= 50
         seen.add(donor.config["optimizer.ema_momentum"])
     assert seen == {0.9, 0.99}
 
@@ -175,7 +175,7 @@ def test_population_based_training_stays_in_the_space(tmp_path):
 @pytest.mark.parametrize(("name", "low", "high"), [("asha", 40, 40), ("hyperband", 20, 36), ("fifo", 0, 0)])
 def test_schedulers_judge_trials_at_the_first_validation(tmp_path, name, low, high):
     """Each trial is worse than all before it: of 41, ASHA stops 40; hyperband has not judged a third of them yet."""
-    wanted = sweep(tmp_path, "train.num_steps=900", "train.validate_every=100", scheduler=name)
+    wanted = sweep(tmp_path, "train.num_steps=900", "train.validate_every_steps=100", scheduler=name)
     judge = scheduler(wanted)
     judge.set_search_properties(wanted.metric, wanted.mode)
     np.random.seed(0)
@@ -202,6 +202,6 @@ def test_tpe_knows_what_an_earlier_sweep_found(tmp_path):
     known = [trial.value for trial in searcher(warm, 1)._ot_study.trials]
     assert sorted(known) == pytest.approx(sorted(record.points[-1].value for record in results().trials[:8]))
     for uri, complaint in ((f"{tmp_path}/none", "there is no sweep"), (f"{tmp_path}/earlier", "lies in this space")):
-        narrow = Space({"optimizer.learning_rate": Domain("loguniform", (1e-6, 1e-5))})
+        narrow = SearchSpace({"optimizer.learning_rate": Domain("loguniform", (1e-6, 1e-5))})
         with pytest.raises(ValueError, match=complaint):
             searcher(sweep(tmp_path, search="tpe", warm_start=uri, space=narrow), 1)

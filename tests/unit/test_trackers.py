@@ -5,14 +5,16 @@ import pathlib
 
 import pytest
 
-from cluster.trackers import TRACKER_NAME, Guarded, open_tracker
-from textscanner.config import override
+from cluster.config import RunSpec, override
+from cluster.tracking.trackers import TRACKER_NAME, SafeTracker, open_tracker
 from textscanner.presets import preset
 
 
 def log(folder, kind, step, loss):
     said: list[str] = []
-    tracker = open_tracker(str(folder / "run"), override(preset("tiny"), [f"train.tracker={kind}"]), said.append)
+    tracker = open_tracker(
+        str(folder / "run"), override(RunSpec(preset("tiny")), [f"train.tracker={kind}"]), said.append
+    )
     tracker.scalars(step, {"train/loss": loss})
     tracker.close()
     assert not said
@@ -41,9 +43,9 @@ def test_wandb_offline_keeps_the_scalars_for_later(tmp_path, monkeypatch):
 
 
 def test_no_tracker_unless_asked_for(tmp_path):
-    assert open_tracker(str(tmp_path), preset("tiny"), print) is None
+    assert open_tracker(str(tmp_path), RunSpec(preset("tiny")), print) is None
     with pytest.raises(ValueError, match=r"train\.tracker"):
-        override(preset("tiny"), ["train.tracker=paper"])
+        override(RunSpec(preset("tiny")), ["train.tracker=paper"])
 
 
 def test_a_tracker_that_fails_costs_no_training():
@@ -57,7 +59,7 @@ def test_a_tracker_that_fails_costs_no_training():
             raise AssertionError("it was given up")
 
     said: list[str] = []
-    tracker = Guarded(Broken(), said.append)
+    tracker = SafeTracker(Broken(), said.append)
     tracker.scalars(1, {})
     tracker.scalars(2, {})
     tracker.close()

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 import textscanner
-from textscanner import vocabulary
 from textscanner.charset import ALPHANUMERIC, FIRST_CHARACTER_ID, Charset
-from textscanner.images import decode
-from textscanner.vocabulary import Vocabulary, load_vocabulary
+from textscanner.data.images import decode
+from textscanner.inference import vocabulary
+from textscanner.inference.vocabulary import Vocabulary, load_vocabulary
 
 CASED = Charset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", case_sensitive=True)
 POSITIONS = 12
 THRESHOLD = 0.5
 
 
-def seen(charset, *positions, strengths=None):
+def seen(charset, *positions, presence=None):
     """What a network saw: per position a dict of characters and their shares."""
     scores = np.full((POSITIONS, charset.num_classes), 1e-4, np.float32)
     scores[:, 0] = 0
@@ -23,7 +23,7 @@ def seen(charset, *positions, strengths=None):
             scores[k, charset.characters.index(character) + FIRST_CHARACTER_ID] = share
     given = np.full(POSITIONS, 0.02, np.float32)
     given[: len(positions)] = 0.95
-    for k, value in (strengths or {}).items():
+    for k, value in (presence or {}).items():
         given[k] = value
     return scores, given, THRESHOLD
 
@@ -43,7 +43,7 @@ def english():
 
 def test_a_doubt_is_settled_by_the_likelier_word(english):
     doubtful = [*sure("ho"), {"i": 0.6, "t": 0.35}, *sure("el")]
-    choice = english.choose(*seen(ALPHANUMERIC, *doubtful))
+    choice = english.correct(*seen(ALPHANUMERIC, *doubtful))
     assert text(ALPHANUMERIC, choice) == "hotel"
     assert choice.confidences[2] == pytest.approx(0.35, abs=0.03)
     assert 0.5 < choice.word_confidence < 1
@@ -51,16 +51,16 @@ def test_a_doubt_is_settled_by_the_likelier_word(english):
 
 @pytest.mark.parametrize("word", ["hotel", "hoiel", "x7qk92", "1998", "qzv", "a"])
 def test_what_is_clear_is_left_alone(english, word):
-    choice = english.choose(*seen(ALPHANUMERIC, *sure(word)))
+    choice = english.correct(*seen(ALPHANUMERIC, *sure(word)))
     assert text(ALPHANUMERIC, choice) == word
     assert choice.word_confidence > 0.5
 
 
 def test_a_weak_last_letter_is_added_and_a_weak_made_up_one_dropped(english):
-    cut = seen(ALPHANUMERIC, *sure("quality"), strengths={6: 0.45})
-    assert text(ALPHANUMERIC, english.choose(*cut)) == "quality"
-    made_up = seen(ALPHANUMERIC, *sure("market"), {"q": 0.3, "z": 0.3}, strengths={6: 0.55})
-    assert text(ALPHANUMERIC, english.choose(*made_up)) == "market"
+    cut = seen(ALPHANUMERIC, *sure("quality"), presence={6: 0.45})
+    assert text(ALPHANUMERIC, english.correct(*cut)) == "quality"
+    made_up = seen(ALPHANUMERIC, *sure("market"), {"q": 0.3, "z": 0.3}, presence={6: 0.55})
+    assert text(ALPHANUMERIC, english.correct(*made_up)) == "market"
 
 
 def test_the_choice_is_the_best_of_all_texts_compared():
@@ -75,11 +75,11 @@ def test_the_choice_is_the_best_of_all_texts_compared():
     for _ in range(200):
         scores = rng.dirichlet([0.4] * 4, POSITIONS).astype(np.float32)
         scores = np.pad(scores, [(0, 0), (FIRST_CHARACTER_ID, 0)])
-        strengths = np.append(rng.uniform(0.3, 1, 5), np.zeros(POSITIONS - 5)).astype(np.float32)
-        strengths[0] = 0.9
-        length = int(np.argmin(np.append(strengths >= THRESHOLD, False)))
+        presence = np.append(rng.uniform(0.3, 1, 5), np.zeros(POSITIONS - 5)).astype(np.float32)
+        presence[0] = 0.9
+        length = int(np.argmin(np.append(presence >= THRESHOLD, False)))
         image = np.log(0.99 * scores + 0.01 / 4)
-        clipped = np.clip(strengths.astype(np.float64), 1e-3, 1 - 1e-3)
+        clipped = np.clip(presence.astype(np.float64), 1e-3, 1 - 1e-3)
 
         def value(ids, image=image, clipped=clipped):
             here, after = clipped[: len(ids)], clipped[len(ids)]
@@ -91,7 +91,7 @@ def test_the_choice_is_the_best_of_all_texts_compared():
             if abs(len(word) - length) <= 1:
                 gain = vocabulary.WEIGHT * (np.log(count / total) + 6 + 3 * len(word))
                 texts[word] = value(charset.encode(word)) + gain
-        choice = words.choose(scores, strengths, THRESHOLD)
+        choice = words.correct(scores, presence, THRESHOLD)
         assert text(charset, choice) == max(texts, key=texts.get)
         changed += text(charset, choice) != charset.decode(read)
     assert 20 < changed < 180
@@ -100,7 +100,7 @@ def test_the_choice_is_the_best_of_all_texts_compared():
 def test_case_is_the_networks():
     words = Vocabulary({"hotel": 1.0, "Hostel": 0.1}, CASED)
     upper = [{"H": 0.9}, {"O": 0.9}, {"I": 0.5, "T": 0.3, "t": 0.1}, {"E": 0.9}, {"L": 0.9}]
-    assert text(CASED, words.choose(*seen(CASED, *upper))) == "HOTEL"
+    assert text(CASED, words.correct(*seen(CASED, *upper))) == "HOTEL"
 
 
 def test_words_that_the_network_cannot_write_are_not_listed(tmp_path):
@@ -110,7 +110,7 @@ def test_words_that_the_network_cannot_write_are_not_listed(tmp_path):
     listed.write_text("Zyxel\nqoppa\t20\n")
     own = load_vocabulary(str(listed), ALPHANUMERIC)
     doubtful = [*sure("qop"), {"f": 0.5, "p": 0.4}, *sure("a")]
-    assert text(ALPHANUMERIC, own.choose(*seen(ALPHANUMERIC, *doubtful))) == "qoppa"
+    assert text(ALPHANUMERIC, own.correct(*seen(ALPHANUMERIC, *doubtful))) == "qoppa"
     assert load_vocabulary("none", ALPHANUMERIC) is None
 
 

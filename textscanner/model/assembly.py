@@ -40,9 +40,9 @@ def build_model(config: Config, seed: int = 0) -> keras.Model:
         keras.config.set_dtype_policy(before)
 
 
-def build_bare(config: Config) -> keras.Model:
+def build_without_pretrained(config: Config) -> keras.Model:
     """The model for weights that are at hand: ImageNet's are not fetched first."""
-    return build_model(dataclasses.replace(config, model=dataclasses.replace(config.model, imagenet_weights="none")))
+    return build_model(dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained_backbone="none")))
 
 
 def _assemble(config: Config) -> keras.Model:

@@ -48,7 +48,7 @@ def _resnet50_levels(image: keras.KerasTensor, model: ModelConfig) -> tuple[Leve
     shape = (model.height_px, model.width_px, 3)
     x = keras.layers.Rescaling(1.0, [-m for m in IMAGENET_MEAN_RGB], name="imagenet_mean")(image)
     x = _ReverseChannels(name="rgb_to_bgr")(x)
-    net = _resnet50(shape, model.imagenet_weights)
+    net = _resnet50(shape, model.pretrained_backbone)
     taps = keras.Model(net.inputs, [net.get_layer(name).output for name in RESNET_TAPS], name="resnet50")
     return list(taps(x)), [(2 << i, 2 << i) for i in range(len(RESNET_TAPS))]
 
@@ -79,7 +79,7 @@ def _resnet50(shape: tuple[int, int, int], weights: str) -> keras.Model:
         net.load_weights(path)
     except Exception as error:
         raise ValueError(
-            f"model.imagenet_weights is {weights!r}: {error}. Give 'none', the path of a Keras ResNet-50 "
+            f"model.pretrained_backbone is {weights!r}: {error}. Give 'none', the path of a Keras ResNet-50 "
             "weights file (resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5), or 'download' with a network"
         ) from error
     return net
@@ -102,7 +102,7 @@ def _residual_levels(image: keras.KerasTensor, model: ModelConfig) -> tuple[Leve
         for j in range(blocks):
             x = _block(x, channels, strides if j == 0 else (1, 1), model, f"stage{i}_block{j}")
         levels.append(x)
-    levels[-1] = attend(x, model.context_blocks, "context")
+    levels[-1] = attend(x, model.attention_blocks, "context")
     return levels, list(model.stage_input_strides)
 
 

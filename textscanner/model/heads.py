@@ -34,7 +34,7 @@ def order_logits(x: keras.KerasTensor, model: ModelConfig) -> keras.KerasTensor:
         y = keras.layers.Add(name=f"order_skip{i}")([y, levels[i]])
     y = upsample(y, (2, 2), "order_up_out")
     y = conv_norm(y, model.order_channels[0], model, "order_out")
-    return conv(y, model.max_length + 1, "order_logits", 1, bias=True)
+    return conv(y, model.max_label_length + 1, "order_logits", 1, bias=True)
 
 
 def _context(y: keras.KerasTensor, model: ModelConfig) -> keras.KerasTensor:

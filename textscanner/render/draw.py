@@ -14,12 +14,12 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
+from textscanner.data.schema import WordRecord
 from textscanner.render.fonts import Font, covers
-from textscanner.render.layout import Layout, bend, lay_out
-from textscanner.render.lexicon import draw_text
+from textscanner.render.glyph_layout import Layout, bend, lay_out
 from textscanner.render.photographs import cut
 from textscanner.render.surface import background, colour, degrade, ink_against
-from textscanner.schema import WordRecord
+from textscanner.render.word_source import draw_text
 
 MIN_CONTRAST = 8.0  # of ink against its rim in the final pixels
 ATTEMPTS = 12
@@ -79,9 +79,9 @@ class RenderSettings:
             raise ValueError(f"--difficulty is {self.difficulty!r}: easy or real")
         for effect in self.without:
             if effect not in EFFECTS:
-                raise ValueError(f"--without names {effect!r}: there are {', '.join(EFFECTS)}")
+                raise ValueError(f"--disable names {effect!r}: there are {', '.join(EFFECTS)}")
             if self.difficulty == "easy":
-                raise ValueError(f"--without names {effect!r}: --difficulty easy has none; drop one of the two")
+                raise ValueError(f"--disable names {effect!r}: --difficulty easy has none; drop one of the two")
 
 
 def render_word(settings: RenderSettings, row: int) -> WordRecord:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from textscanner.images import decode
+from textscanner.data.images import decode
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 LONGEST_PX = 1024  # photographs are kept at this size; a word is 64 pixels high

@@ -1,0 +1,50 @@
+"""A worker's batches -> `tf.data` -> distributed batches on the devices, prefetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from cluster.config import RunSpec
+from cluster.data.ingest import Rows
+from textscanner.training.step import batch_signature
+
+
+class TfInput:
+    """A worker's distributed batches, prefetched by `tf.data`; an error of the pipeline comes out as it was."""
+
+    def __init__(self, spec: RunSpec, batches: Iterator[Rows], strategy: tf.distribute.Strategy) -> None:
+        self._error: BaseException | None = None
+        replicas = spec.runtime.train.replicas_per_worker
+        signature = batch_signature(spec.config, spec.replica_batch_size)
+
+        def replica_batches() -> Iterator[Rows]:
+            try:
+                for batch in batches:
+                    for i in range(replicas):
+                        yield {name: np.split(batch[name], replicas)[i] for name in signature}
+            except Exception as error:
+                self._error = error
+                raise
+
+        def dataset(_: tf.distribute.InputContext) -> tf.data.Dataset:
+            rows = tf.data.Dataset.from_generator(replica_batches, output_signature=signature)
+            # Infinite on paper: else every step asks all workers whether there is a next one.
+            endless = rows.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+            return endless.prefetch(spec.runtime.data.prefetch_batches * replicas)
+
+        self._iterator = iter(strategy.distribute_datasets_from_function(dataset))
+
+    def __iter__(self) -> TfInput:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._iterator)
+        except tf.errors.OpError:
+            if self._error is not None:
+                raise self._error from None
+            raise

@@ -1,0 +1,1 @@
+"""Files that start clusters (image, AWS, GCP, KubeRay, Slurm), dashboards, and the spot watcher."""

@@ -1,0 +1,1 @@
+"""Scoring checkpoints and other recognisers on data sets."""

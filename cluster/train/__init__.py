@@ -1,0 +1,1 @@
+"""Distributed training runs with Ray Train."""

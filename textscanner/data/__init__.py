@@ -1,0 +1,1 @@
+"""Word records, annotations and images."""

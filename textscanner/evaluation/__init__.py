@@ -1,0 +1,1 @@
+"""Metrics, calibration, error analysis and pictures."""

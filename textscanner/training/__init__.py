@@ -1,0 +1,1 @@
+"""Target maps, losses, the training step and the training loop."""
