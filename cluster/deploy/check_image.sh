@@ -7,7 +7,7 @@
 # The steps are read out of the Dockerfile, so that they cannot drift apart. The system's packages are not installed.
 set -euo pipefail
 target=${1:-gpu}
-project=$(cd "$(dirname "$0")/.." && pwd)
+project=$(cd "$(dirname "$0")/../.." && pwd)
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 

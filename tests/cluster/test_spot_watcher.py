@@ -131,5 +131,5 @@ def test_watching_goes_on_where_nobody_answers():
         if len(drained) == 1:
             raise ConnectionError("the cluster does not answer")
 
-    assert watch(ask, act, poll_s=0.01) == notice
+    assert watch(ask, handle, poll_s=0.01) == notice
     assert (len(asked), drained) == (3, [notice, notice])

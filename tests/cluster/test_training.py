@@ -26,7 +26,7 @@ from textscanner import checkpoint, checkpoint_files
 from textscanner.presets import preset
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-DASHBOARD = pathlib.Path(__file__).parents[2] / "cluster" / "grafana" / "training.json"
+DASHBOARD = pathlib.Path(__file__).parents[2] / "cluster" / "deploy" / "grafana" / "training.json"
 
 
 @pytest.fixture(scope="module")

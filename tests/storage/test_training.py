@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from cluster.storage import local_server, open_uri
+from cluster.storage import local_server
 from cluster.storage.checkpoints import list_checkpoints, pull
+from cluster.storage.location import open_uri
 from tests.factories import rendered_records, write_dataset
 from tests.storage.proxy import Proxy
 
