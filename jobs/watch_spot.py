@@ -1,6 +1,6 @@
 """`python -m jobs.watch_spot CLOUD`: drains this node when its cloud announces that it takes it away.
 
-Started on every worker by ray_cluster.yaml (aws) and cluster/deploy/gcp/ray_cluster.yaml (gcp); a person seldom types it.
+Started on every worker by ray_cluster.yaml (aws) and cluster/deploy/gcp/ray_cluster.yaml (gcp).
 """
 
 from __future__ import annotations

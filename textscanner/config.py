@@ -283,7 +283,7 @@ class TrainConfig:
     best_metric: str = BEST_METRIC
     """Validation metric that the best checkpoint has most of."""
     init: str = ""
-    """Checkpoint (URI, or the name of bundled weights) whose weights a new run starts from; empty for random weights."""
+    """Checkpoint (URI, or the name of bundled weights) whose weights a new run starts from; empty: random weights."""
 
     def __post_init__(self) -> None:
         cadences = ("log_every_steps", "validate_every_steps", "checkpoint_every_steps", "image_every_steps")

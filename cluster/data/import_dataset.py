@@ -1,7 +1,7 @@
 """Labelled images -> a data set: rows read, checked and written part by part in Ray Data tasks, rejects listed.
 
-What an importer finds in a part (`cluster/data/importers`) is checked here, row by row. Order and parts follow the source,
-so the same source gives the same bytes.
+What an importer finds in a part (`cluster/data/importers`) is checked here, row by row. Order and parts follow the
+source, so the same source gives the same bytes.
 """
 
 from __future__ import annotations

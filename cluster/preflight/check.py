@@ -78,7 +78,8 @@ def check_cpus(shortage: str, free: float, cpus_per_read_task: float) -> Check:
     faults = [shortage] if shortage else []
     if not shortage and free < cpus_per_read_task:
         faults = [
-            f"CPUs free beside the workers: {free:g}; a reading task takes data.cpus_per_read_task ({cpus_per_read_task:g})"
+            f"CPUs free beside the workers: {free:g}; "
+            f"a reading task takes data.cpus_per_read_task ({cpus_per_read_task:g})"
         ]
     fine = f"{free:g} free beside the workers; a reading task takes {cpus_per_read_task:g}"
     return verdict("data CPUs", faults, fine, "wait for other jobs, add CPU nodes, or lower --cpus-per-worker")

@@ -227,6 +227,7 @@ def _code(error: BaseException) -> str:
 
 
 def error_message(uri: str, error: BaseException) -> str:
+    """The failure as a sentence."""
     code = _code(error)
     if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
         return f"{uri}: no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"

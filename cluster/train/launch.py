@@ -67,8 +67,8 @@ def describe(spec: RunSpec) -> list[str]:
     lines += [f"val     {uri}: {rows[uri]:,} words" for uri in config.data.val]
     device = f"{workers.gpus_per_worker} GPU" if workers.gpus_per_worker else "CPU"
     lines.append(
-        f"batch   {workers.workers} workers x {workers.replicas_per_worker} replicas ({device}) x {spec.replica_batch_size} "
-        f"images = {train.global_batch_size} a step, from {config.data.num_streams} streams"
+        f"batch   {workers.workers} workers x {workers.replicas_per_worker} replicas ({device}) x "
+        f"{spec.replica_batch_size} images = {train.global_batch_size} a step, from {config.data.num_streams} streams"
     )
     epochs = train.num_steps * train.global_batch_size / total
     lines.append(

@@ -1,7 +1,7 @@
 """`run_sweep`: Ray Tune over `train_run`, from a checked space to a winner that can be pulled.
 
-Each trial is a distributed run in a folder of its own below the sweep's (`cluster/tune/trial.py`). Tune keeps its own state
-beside them, after every report; the same call goes on from it, whatever ended the last one. How many trials
+Each trial is a distributed run in a folder of its own below the sweep's (`cluster/tune/trial.py`). Tune keeps its own
+state beside them, after every report; the same call goes on from it, whatever ended the last one. How many trials
 run at once follows from what one needs and what the cluster has: trials that wait for each other's CPUs half started
 would wait for ever.
 """
@@ -47,8 +47,8 @@ class Sweep:
     Attributes:
       spec: what trials start from; `train.num_steps` is the longest trial, `train.validate_every_steps` the shortest.
       num_trials: samples.
-      scheduler: `asha` stops the worst two thirds early, at validate_every_steps x 3^k steps; `hyperband` spares some trials
-        the first of these; `median` stops what is below it; `pbt` lets bad trials go on from good ones' checkpoints;
+      scheduler: `asha` stops the worst two thirds early, at validate_every_steps x 3^k steps; `hyperband` spares some
+        trials the first of these; `median` those below it; `pbt` restarts bad trials from good ones' checkpoints;
         `fifo` runs all to the end.
       search: `random`, Optuna's `tpe` (learns from finished trials) or `qmc` (evenly spread).
       budget_s: the sweep ends after so long; None for when its trials are done.
@@ -123,9 +123,11 @@ class Sweep:
         """The sweep's arithmetic, a line each."""
         train = self.config.train
         keys = ", ".join(self.space.domains)
+        workers = self.spec.runtime.train.workers
         lines = [
-            f"sweep   {self.num_trials} trials of {self.spec.runtime.train.workers} workers, {self.search} search over {keys}",
-            f"        {train.validate_every_steps} to {train.num_steps} steps by {self.scheduler}; {self.mode} {self.metric}",
+            f"sweep   {self.num_trials} trials of {workers} workers, {self.search} search over {keys}",
+            f"        {train.validate_every_steps} to {train.num_steps} steps by {self.scheduler}; "
+            f"{self.mode} {self.metric}",
         ]
         if self.budget_s:
             lines.append(f"        at most {self.budget_s / 60:.0f} minutes")

@@ -4,8 +4,8 @@ The run's folder is the trial's memory. A trial that is started again (a lost no
 what its folder holds already and goes on from its last checkpoint. What Tune sees as a trial's checkpoint is a pointer
 to one in storage: a paused trial finds its own again, and population based training starts a trial from another's.
 
-A run that no longer moves is given up (`cluster/train/stall_monitor.py`): its trial fails with a sentence, its processes end with
-the trial's, and the sweep goes on.
+A run that no longer moves is given up (`cluster/train/stall_monitor.py`): its trial fails, its processes
+end with the trial's, and the sweep goes on.
 """
 
 from __future__ import annotations

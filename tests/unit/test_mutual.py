@@ -137,8 +137,8 @@ def test_the_decoded_word_is_compared_with_the_label():
 def test_a_letter_is_learnt_from_words_without_boxes(setting, term, learnt):
     """Words with the commonest letter lose their boxes and are told that it is the rarest; the others keep theirs.
 
-    The decoded word's loss makes the network read them so. MutualLosses supervision alone turns the class map, but lets the
-    localization of that letter fade (nothing in it holds it), so only its own loss is asked of it here.
+    The decoded word's loss makes the network read them so. MutualLosses supervision alone turns the class map, but lets
+    the localization of that letter fade (nothing in it holds it), so only its own loss is asked of it here.
     """
     letters = "".join(record.text.lower() for record in learnt.words)
     common = max((c for c in set(letters) if c.isalpha()), key=letters.count)

@@ -2,4 +2,4 @@
 
 from textscanner.model.assembly import Outputs, build_model, build_without_pretrained
 
-__all__ = ["Outputs", "build_without_pretrained", "build_model"]
+__all__ = ["Outputs", "build_model", "build_without_pretrained"]

@@ -1,7 +1,7 @@
 """The training loop: steps between pauses. It decides when something is due; whoever drives it acts.
 
-The loop never logs, saves or validates by itself. It yields a `TrainEvent` whenever a cadence is due; the driver does what
-the pause asks for and comes back. Metrics stay on the device until a pause needs them.
+The loop never logs, saves or validates by itself. It yields a `TrainEvent` whenever a cadence is due; the driver does
+what the pause asks for and comes back. Metrics stay on the device until a pause needs them.
 """
 
 from __future__ import annotations

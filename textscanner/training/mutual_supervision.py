@@ -3,7 +3,8 @@
 Where the localization map sees a character, the order map says which one it is and so which class its cells must have
 (L_g); the class map says which letter it is and so which position its cells must have, if the word has that letter once
 (L_h). Each teaches the other as far as it can be trusted: phi, the share of the word's characters that it found. It
-cannot start from a random network; `losses.word_supervision_start_step` and `word_supervision_ramp_steps` put it off until the maps mean something.
+cannot start from a random network; `losses.word_supervision_start_step` and `word_supervision_ramp_steps` put it
+off until the maps mean something.
 
 Letters: B batch, h w map, N positions, C classes.
 """

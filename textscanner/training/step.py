@@ -177,7 +177,10 @@ def _gradients(state: TrainingState, batch: Batch) -> tuple[list[tf.Tensor], tf.
 
 
 def ramp(step: tf.Tensor, config: LossConfig) -> tf.Tensor:
-    """How far the losses without boxes are switched on: 0 until `word_supervision_start_step`, 1 from `word_supervision_ramp_steps` steps later."""
+    """How far the losses without boxes are switched on.
+
+    0 until `word_supervision_start_step`, 1 from `word_supervision_ramp_steps` steps later.
+    """
     return tf.clip_by_value(
         (tf.cast(step, tf.float32) - config.word_supervision_start_step) / max(config.word_supervision_ramp_steps, 1),
         0.0,
