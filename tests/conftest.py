@@ -61,7 +61,7 @@ def learnt(words, tmp_path_factory) -> Learnt:
     import tensorflow as tf
 
     from textscanner import checkpoint
-    from textscanner.config import override
+    from textscanner.config import BEST_METRIC, override
     from textscanner.data.images import decode
     from textscanner.inference.reader import Reader
     from textscanner.presets import preset
@@ -81,5 +81,5 @@ def learnt(words, tmp_path_factory) -> Learnt:
         losses += [float(step(batch)[0].numpy()) for _ in range(25)]
         readings = reader.read(images)
     folder = tmp_path_factory.mktemp("learnt")
-    checkpoint.save(folder, state, checkpoint.CheckpointMeta(state.step, reader.threshold, {"val/word_accuracy": 1.0}))
+    checkpoint.save(folder, state, checkpoint.CheckpointMeta(state.step, reader.threshold, {BEST_METRIC: 1.0}))
     return Learnt(known, str(folder), losses, step.experimental_get_tracing_count(), readings)

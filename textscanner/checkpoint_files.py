@@ -9,6 +9,9 @@ STATE_NAME = "state.json"  # step, threshold, metrics, data position, versions; 
 WEIGHTS_NAME = "weights.safetensors"  # the weights that were validated (the moving average if the run keeps one)
 TRAINING_NAME = "training.safetensors"  # the live weights, the optimizer's variables
 
+# In storage only: names, sizes and SHA-256 of the files above. It is uploaded last; a folder without it is incomplete.
+CHECKPOINT_MANIFEST_NAME = "checkpoint_manifest.json"
+
 ONNX_NAME = "model.onnx"  # beside weights that ship: the exported network, for reading alone
 
 DEFAULT_WEIGHTS = "small"  # what reads if nothing else is asked for

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from cluster.errors import StorageError
 from cluster.storage.location import open_uri
 from textscanner.data import schema
-from textscanner.data.schema import MANIFEST_NAME, SCHEMA_VERSION, WordRecord
+from textscanner.data.schema import DATASET_MANIFEST_NAME, SCHEMA_VERSION, WordRecord
 
 ROW_GROUP_ROWS = 256
 SHARD_NAME = re.compile(r"shard-[0-9-]+\.parquet")
@@ -125,11 +125,11 @@ def prepare_destination(dataset_uri: str, overwrite: bool = False) -> None:
       ValueError: a data set is there and `overwrite` is false.
     """
     place = open_uri(dataset_uri)
-    if not place.join(MANIFEST_NAME).exists():
+    if not place.join(DATASET_MANIFEST_NAME).exists():
         return
     if not overwrite:
         raise ValueError(f"{dataset_uri} holds a data set: give another --out, or --overwrite to replace it")
-    place.join(MANIFEST_NAME).delete()
+    place.join(DATASET_MANIFEST_NAME).delete()
     for name, is_folder in place.names():
         if not is_folder and SHARD_NAME.fullmatch(name):
             place.join(name).delete()
@@ -207,13 +207,13 @@ def write_manifest(
         "shards": [shard.as_dict() for shard in ordered],
     }
     text = json.dumps(told, indent=2, ensure_ascii=False)
-    open_uri(dataset_uri).join(MANIFEST_NAME).write_bytes(text.encode())
+    open_uri(dataset_uri).join(DATASET_MANIFEST_NAME).write_bytes(text.encode())
     return manifest
 
 
 def is_dataset(uri: str) -> bool:
     """Whether a prepared data set is there."""
-    return open_uri(uri).join(MANIFEST_NAME).exists()
+    return open_uri(uri).join(DATASET_MANIFEST_NAME).exists()
 
 
 def read_manifest(dataset_uri: str) -> Manifest:
@@ -222,10 +222,10 @@ def read_manifest(dataset_uri: str) -> Manifest:
     Raises:
       ValueError: there is none, or it is damaged or of another version.
     """
-    location = open_uri(dataset_uri).join(MANIFEST_NAME)
+    location = open_uri(dataset_uri).join(DATASET_MANIFEST_NAME)
     if not location.exists():
         raise ValueError(
-            f"{dataset_uri} is not a prepared data set (no {MANIFEST_NAME}): make one with "
+            f"{dataset_uri} is not a prepared data set (no {DATASET_MANIFEST_NAME}): make one with "
             f"`python -m jobs.prepare SOURCE --out {dataset_uri}` or `python -m jobs.render --out {dataset_uri} ...`"
         )
     try:

@@ -1,6 +1,6 @@
 """Checkpoints in storage: written so that half of one cannot be mistaken for a whole, listed, chosen, fetched.
 
-A checkpoint folder in storage ends with `manifest.json` (names, sizes, SHA-256 of its files), which is written last and
+A checkpoint folder in storage ends with `checkpoint_manifest.json` (names, sizes, SHA-256 of its files), which is written last and
 only where there is none. A folder without it does not exist for anybody.
 """
 
@@ -25,9 +25,9 @@ import tqdm
 
 from cluster.storage.location import Location, abort_uploads, absolute_uri, open_uri
 from cluster.storage.run_layout import SWEEP_NAME, trials_uri
-from textscanner.checkpoint_files import STATE_NAME, shipped_weights
+from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME, STATE_NAME, shipped_weights
+from textscanner.config import BEST_METRIC
 
-MANIFEST_NAME = "manifest.json"
 STEP_FOLDER = re.compile(r"step_(\d{8})")
 RANGE_BYTES = 8 << 20
 PARALLEL_FILES = 4
@@ -87,7 +87,7 @@ def upload(folder: str | os.PathLike[str], uri: str) -> None:
         "metrics": state["metrics"],
         "files": [dataclasses.asdict(file) for file in files],
     }
-    target.join(MANIFEST_NAME).write_new(json.dumps(told, indent=2).encode())
+    target.join(CHECKPOINT_MANIFEST_NAME).write_new(json.dumps(told, indent=2).encode())
 
 
 def verify(folder: str | os.PathLike[str]) -> None:
@@ -97,10 +97,12 @@ def verify(folder: str | os.PathLike[str]) -> None:
       ValueError: a file is missing or differs.
     """
     root = pathlib.Path(folder)
-    for file in _parse(str(root), (root / MANIFEST_NAME).read_bytes()).files:
+    for file in _parse(str(root), (root / CHECKPOINT_MANIFEST_NAME).read_bytes()).files:
         path = root / file.name
         if not path.exists() or _sha256(path) != file.sha256:
-            raise ValueError(f"{path} is missing or not what {MANIFEST_NAME} says: the checkpoint is damaged")
+            raise ValueError(
+                f"{path} is missing or not what {CHECKPOINT_MANIFEST_NAME} says: the checkpoint is damaged"
+            )
 
 
 def complete_checkpoints(run_uri: str) -> list[StoredCheckpoint]:
@@ -138,7 +140,7 @@ def prune(run_uri: str, metric: str, keep: int) -> list[int]:
     removed = [checkpoint for checkpoint in ordered[:-1] if checkpoint not in best]
     for checkpoint in removed:
         place = open_uri(checkpoint.uri)
-        place.join(MANIFEST_NAME).delete()
+        place.join(CHECKPOINT_MANIFEST_NAME).delete()
         place.delete_tree()
     return [checkpoint.step for checkpoint in removed]
 
@@ -164,7 +166,7 @@ def list_checkpoints(run_uri: str) -> list[StoredCheckpoint]:
 
 def select_checkpoint(
     found: Iterable[StoredCheckpoint],
-    metric: str = "val/word_accuracy",
+    metric: str = BEST_METRIC,
     mode: Literal["max", "min"] = "max",
     step: int | None = None,
     last: bool = False,
@@ -222,7 +224,7 @@ def pull(checkpoint: StoredCheckpoint, folder: str | os.PathLike[str], quiet: bo
     ):
         for done in [pool.submit(_pull_file, source, partial, file, bar) for file in checkpoint.files]:
             done.result()
-    (partial / MANIFEST_NAME).write_bytes(source.join(MANIFEST_NAME).read_bytes())
+    (partial / CHECKPOINT_MANIFEST_NAME).write_bytes(source.join(CHECKPOINT_MANIFEST_NAME).read_bytes())
     verify(partial)
     partial.rename(target)
     return target
@@ -273,7 +275,7 @@ def _pull_file(source: Location, folder: pathlib.Path, file: StoredFile, bar: tq
 
 
 def _read(folder: Location) -> StoredCheckpoint | None:
-    manifest = folder.join(MANIFEST_NAME)
+    manifest = folder.join(CHECKPOINT_MANIFEST_NAME)
     return _parse(folder.uri, manifest.read_bytes()) if manifest.exists() else None
 
 
@@ -283,7 +285,9 @@ def _parse(uri: str, data: bytes) -> StoredCheckpoint:
         files = tuple(StoredFile(**file) for file in told["files"])
         return StoredCheckpoint(uri, int(told["step"]), dict(told["metrics"]), files)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{uri}/{MANIFEST_NAME} cannot be read ({error}): the checkpoint is damaged") from None
+        raise ValueError(
+            f"{uri}/{CHECKPOINT_MANIFEST_NAME} cannot be read ({error}): the checkpoint is damaged"
+        ) from None
 
 
 def _holds(folder: pathlib.Path, checkpoint: StoredCheckpoint) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 from ray.util.metrics import Counter, Gauge
 
+from textscanner.config import BEST_METRIC
+
 # name: (what `training_loop` calls it, what it is)
 STEP_GAUGES = {
     "textscanner_loss": ("loss", "Mean loss since the last log"),
@@ -44,7 +46,7 @@ class RunMetrics:
 
     def validated(self, metrics: Mapping[str, float]) -> None:
         """What a validation gave."""
-        self._accuracy.set(metrics["val/word_accuracy"], self._tags)
+        self._accuracy.set(metrics[BEST_METRIC], self._tags)
 
     def saved(self, seconds: float) -> None:
         """How long an upload took."""

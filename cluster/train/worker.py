@@ -40,6 +40,7 @@ from cluster.tracking.prometheus import RunMetrics
 from cluster.tracking.trackers import open_tracker
 from cluster.train.strategy import make_strategy, sum_over_workers
 from textscanner import checkpoint
+from textscanner.config import BEST_METRIC
 from textscanner.data.images import decode
 from textscanner.evaluation.calibration import Calibration
 from textscanner.evaluation.visualization import sheet, validation_picture
@@ -205,7 +206,7 @@ class _Worker:
             self._journal.scalars(step, metrics)
             self._gauges.validated(metrics)
             sets = "  ".join(f"{name} {metrics[f'val/{name}/word_accuracy']:.1%}" for name in names)
-            self._say(f"step {step}: word accuracy {metrics['val/word_accuracy']:.1%}  ({sets})")
+            self._say(f"step {step}: word accuracy {metrics[BEST_METRIC]:.1%}  ({sets})")
         return metrics
 
     def _draw(self) -> np.ndarray:
@@ -214,7 +215,7 @@ class _Worker:
 
     def _report(self, journal: MetricsWriter) -> None:
         texts, images = _first_words(self._config.data.val, REPORT_WORDS)
-        accuracy = self._saved.metrics.get("val/word_accuracy", 0.0)
+        accuracy = self._saved.metrics.get(BEST_METRIC, 0.0)
         title = f"{self._config.preset}: {accuracy:.1%} of validation words read at step {self._saved.step:,}"
         journal.report(sheet(images, texts, self._reader.read(images)), title)
 

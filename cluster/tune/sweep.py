@@ -28,7 +28,7 @@ from cluster.tune.results import SweepResults, TrialRecord, load_results
 from cluster.tune.schedulers import PBT, ResumableASHA, ResumableMedian
 from cluster.tune.search_space import Sample, SearchSpace, Value, check_space
 from cluster.tune.trial import TrialSettings, run_trial
-from textscanner.config import Config, difference
+from textscanner.config import BEST_METRIC, Config, difference
 
 SCHEDULERS = ("asha", "hyperband", "pbt", "median", "fifo")
 SEARCHES = ("random", "tpe", "qmc")
@@ -64,7 +64,7 @@ class Sweep:
     num_trials: int
     scheduler: Literal["asha", "hyperband", "pbt", "median", "fifo"] = "asha"
     search: Literal["random", "tpe", "qmc"] = "random"
-    metric: str = "val/word_accuracy"
+    metric: str = BEST_METRIC
     mode: Literal["max", "min"] = "max"
     budget_s: float | None = None
     seed: int = 0

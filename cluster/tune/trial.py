@@ -20,10 +20,11 @@ from ray import tune
 
 from cluster.config import RunSpec
 from cluster.errors import RunError
-from cluster.storage.checkpoints import MANIFEST_NAME, complete_checkpoints, step_folder
+from cluster.storage.checkpoints import complete_checkpoints, step_folder
 from cluster.storage.location import open_uri
 from cluster.train.stall_monitor import MonitoredRun, Report
 from cluster.tune.search_space import Sample, SearchSpace
+from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME
 
 POINTER_NAME = "pointer.json"
 
@@ -95,5 +96,5 @@ def _copy(run: str, step: int, target: str) -> None:
         raise RunError(f"{run} holds no complete checkpoint to start from")
     checkpoint = found.get(step, found[max(found)])
     source, copy = open_uri(checkpoint.uri), open_uri(f"{target}/{step_folder(checkpoint.step)}")
-    for name in (*(file.name for file in checkpoint.files), MANIFEST_NAME):
+    for name in (*(file.name for file in checkpoint.files), CHECKPOINT_MANIFEST_NAME):
         copy.join(name).write_bytes(source.join(name).read_bytes())

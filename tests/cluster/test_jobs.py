@@ -16,6 +16,7 @@ from jobs.prepare import main as prepare_job
 from jobs.read import main as read_job
 from jobs.render import main as render_job
 from tests.factories import write_dataset
+from textscanner.data.schema import DATASET_MANIFEST_NAME
 from textscanner.render.draw import RenderSettings, render_word
 from textscanner.render.fonts import find_fonts, select
 
@@ -73,7 +74,7 @@ def test_prepare_refuses_what_a_person_would_regret(ray_session, folder, tmp_pat
     out = str(tmp_path / "out")
     assert prepare_job([str(folder), "--out", out, "--max-reject-share", "0.1"]) == 2
     assert "broken_image" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not (tmp_path / "out" / DATASET_MANIFEST_NAME).exists()
     assert prepare_job([str(folder), "--out", out]) == 0
     assert prepare_job([str(folder), "--out", out]) == 2
     assert "--overwrite" in capsys.readouterr().err

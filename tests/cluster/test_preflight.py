@@ -25,7 +25,7 @@ from cluster.storage.location import open_uri
 from cluster.storage.s3 import s3_client
 from jobs.preflight import main as preflight_job
 from tests.factories import write_dataset
-from textscanner.data.schema import MANIFEST_NAME
+from textscanner.data.schema import DATASET_MANIFEST_NAME
 from textscanner.presets import preset
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -169,7 +169,7 @@ def findings(bad_node, object_store, words):
     """What the command says of a cluster with that node, two damaged data sets, and more workers than fit."""
     root = f"{object_store.uri}/preflight"
     sets = {name: write_dataset(f"{root}/{name}", words[:8]) for name in ("sound", "cut", "flipped")}
-    manifest = open_uri(sets["cut"]).join(MANIFEST_NAME)
+    manifest = open_uri(sets["cut"]).join(DATASET_MANIFEST_NAME)
     manifest.write_bytes(manifest.read_bytes()[:-50])
     shard = read_manifest(sets["flipped"]).shards[0]
     place = open_uri(sets["flipped"]).join(shard.name)

@@ -15,6 +15,7 @@ from cluster.data.shards import read_manifest, read_records
 from cluster.storage.location import open_uri
 from jobs.prepare import main as prepare_job
 from tests import formats
+from textscanner.data.schema import DATASET_MANIFEST_NAME
 
 pytestmark = pytest.mark.storage
 
@@ -34,7 +35,7 @@ def test_a_format_is_imported_from_a_bucket_into_a_bucket(name, ray_session, wor
     assert f"7 words ({7 if with_quads else 0} with character quads)" in told
     assert sorted(r.text for r in read_records(f"{bucket}/out")) == sorted(r.text for r in words[:7])
     left = list(open_uri(f"{bucket}/out").walk())
-    assert {"manifest.json", SAMPLES_NAME, REJECTS_NAME} < set(left)
+    assert {DATASET_MANIFEST_NAME, SAMPLES_NAME, REJECTS_NAME} < set(left)
     assert not any(name.startswith(PARTS_NAME) for name in left)
 
 
@@ -52,7 +53,7 @@ def test_a_killed_import_goes_on_and_does_nothing_twice(words, bucket, tmp_path)
         complete = [name for name, _ in out.join(PARTS_NAME).names() if name[0].isdigit()]
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    assert complete and not out.join("manifest.json").exists()
+    assert complete and not out.join(DATASET_MANIFEST_NAME).exists()
     shards = {shard["name"] for name in complete for shard in _told(out, name)["shards"]}
     before = {name: out.join(name).version() for name in shards}
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)

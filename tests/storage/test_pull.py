@@ -13,7 +13,6 @@ import pytest
 
 import textscanner
 from cluster.storage.checkpoints import (
-    MANIFEST_NAME,
     fetch_checkpoint,
     latest_valid,
     list_checkpoints,
@@ -23,7 +22,8 @@ from cluster.storage.checkpoints import (
 )
 from cluster.storage.location import open_uri
 from jobs.pull import main as pull_job
-from textscanner.checkpoint_files import STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
+from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME, STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
+from textscanner.config import BEST_METRIC
 from textscanner.data.images import decode
 
 pytestmark = pytest.mark.storage
@@ -36,7 +36,7 @@ def run(bucket, learnt, tmp_path):
         folder = tmp_path / "local" / str(step)
         shutil.copytree(learnt.checkpoint, folder)
         state = json.loads((folder / STATE_NAME).read_text())
-        state |= {"step": step, "metrics": {"val/word_accuracy": accuracy}}
+        state |= {"step": step, "metrics": {BEST_METRIC: accuracy}}
         (folder / STATE_NAME).write_text(json.dumps(state))
         upload(folder, f"{bucket}/run/step_{step:08d}")
     broken = open_uri(f"{bucket}/run/step_00000040")
@@ -62,8 +62,8 @@ def test_only_complete_checkpoints_are_listed_and_the_best_is_pulled(run, learnt
 
 def test_the_best_and_the_last_are_kept(run):
     """Steps 10, 20, 30 with 0.9, 0.5, 0.7; 40 is not complete and not touched."""
-    assert prune(run, "val/word_accuracy", 2) == [20]
-    assert prune(run, "val/word_accuracy", 1) == []  # 10 is the best, 30 the last
+    assert prune(run, BEST_METRIC, 2) == [20]
+    assert prune(run, BEST_METRIC, 1) == []  # 10 is the best, 30 the last
     assert [c.step for c in list_checkpoints(run)] == [10, 30]
     assert open_uri(f"{run}/step_00000040").names()
 
@@ -107,7 +107,7 @@ def test_mistakes_are_sentences(run, bucket, tmp_path, capsys):
     assert pull_job(["s3://no-such-bucket/run", *to]) in (1, 2)
     assert "no-such-bucket" in capsys.readouterr().err
     assert pull_job([run, "--metric", "val/nothing", *to]) == 2
-    assert "there are val/word_accuracy" in capsys.readouterr().err
+    assert f"there are {BEST_METRIC}" in capsys.readouterr().err
     assert pull_job([run, "--step", "7", *to]) == 2
     assert "there are steps 10, 20, 30" in capsys.readouterr().err
     assert pull_job([run]) == 2
@@ -120,7 +120,7 @@ def test_an_upload_replaces_what_an_earlier_try_left(run, learnt):
     place.join("left-over").write_bytes(b"x")
     upload(learnt.checkpoint, uri)
     assert {name for name, _ in place.names()} == {p.name for p in pathlib.Path(learnt.checkpoint).iterdir()} | {
-        MANIFEST_NAME
+        CHECKPOINT_MANIFEST_NAME
     }
     assert [c.uri for c in list_checkpoints(run)][-1] == uri
 

@@ -16,6 +16,7 @@ from cluster.storage.checkpoints import list_checkpoints, pull
 from cluster.storage.location import open_uri
 from tests.factories import rendered_records, write_dataset
 from tests.storage.proxy import Proxy
+from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME
 
 pytestmark = [pytest.mark.storage, pytest.mark.timeout(600)]
 
@@ -133,7 +134,7 @@ class _KillsServer:
         self._thread.join()
 
     def _watch(self):
-        checkpoint = open_uri(f"{self._server.uri}/runs/faulty/step_{self._step:08d}/manifest.json")
+        checkpoint = open_uri(f"{self._server.uri}/runs/faulty/step_{self._step:08d}/{CHECKPOINT_MANIFEST_NAME}")
         while not self._stop.wait(0.2):
             if checkpoint.exists():
                 local_server.kill(self._server)

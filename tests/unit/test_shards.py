@@ -18,7 +18,7 @@ from cluster.data.shards import (
 from cluster.storage.location import open_uri
 from cluster.storage.run_layout import RunLayout
 from tests.factories import write_dataset
-from textscanner.data.schema import MANIFEST_NAME, WordRecord
+from textscanner.data.schema import DATASET_MANIFEST_NAME, WordRecord
 
 
 def test_records_come_back_as_they_were(tmp_path, words):
@@ -70,7 +70,7 @@ def test_a_damaged_shard_and_an_old_manifest_are_named(tmp_path, words):
     (ref,) = read_manifest(uri).shards[0].refs()
     with pytest.raises(ValueError, match=r"shard-00000\.parquet"):
         read_row_group(uri, ref)
-    path = tmp_path / "set" / MANIFEST_NAME
+    path = tmp_path / "set" / DATASET_MANIFEST_NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 0}))
     with pytest.raises(ValueError, match="schema version 0"):
         read_manifest(uri)
@@ -105,9 +105,9 @@ def test_run_names_are_folder_names(name):
 @pytest.mark.parametrize("damage", [b'{"schema_version": 1', b"\xff\xfe", b"[1]", b"{}"])
 def test_a_damaged_manifest_is_named(words, tmp_path, damage):
     uri = write_dataset(str(tmp_path / "set"), words[:4], num_shards=1)
-    whole = (tmp_path / "set" / "manifest.json").read_bytes()
-    (tmp_path / "set" / "manifest.json").write_bytes(damage)
+    whole = (tmp_path / "set" / DATASET_MANIFEST_NAME).read_bytes()
+    (tmp_path / "set" / DATASET_MANIFEST_NAME).write_bytes(damage)
     with pytest.raises(ValueError, match=r"manifest\.json (is damaged|has schema version None)"):
         read_manifest(uri)
-    (tmp_path / "set" / "manifest.json").write_bytes(whole)
+    (tmp_path / "set" / DATASET_MANIFEST_NAME).write_bytes(whole)
     assert read_manifest(uri).num_rows == 4

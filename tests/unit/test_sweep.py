@@ -17,6 +17,7 @@ from cluster.tune.report import importances, page, write_report
 from cluster.tune.results import Point, SweepResults, TrialRecord, load_results
 from cluster.tune.search_space import Domain, SearchSpace
 from cluster.tune.sweep import Sweep, saved_by_tune, scheduler, searcher, trials_at_once, winner
+from textscanner.config import BEST_METRIC
 from textscanner.presets import preset
 
 SPACE = SearchSpace(
@@ -34,7 +35,7 @@ def sweep(tmp_path, *more, **changed) -> Sweep:
 
 def results() -> SweepResults:
     """Trial 2 is the best; the learning rate decides, the order's weight does not."""
-    found = SweepResults("val/word_accuracy", "max", elapsed_s=90.0)
+    found = SweepResults(BEST_METRIC, "max", elapsed_s=90.0)
     for i, rate in enumerate([1e-4, 1e-3, 1e-2, 3e-4, 5e-3, 2e-4, 7e-3, 1.5e-4]):
         record = TrialRecord(f"t{i}", {"optimizer.learning_rate": rate, "losses.order_weight": (i * 3) % 8})
         for step in (20, 40):
@@ -51,7 +52,7 @@ def results() -> SweepResults:
         ({"num_trials": 0}, "--trials is 0"),
         ({"scheduler": "best"}, "one of asha, hyperband, pbt, median, fifo"),
         ({"search": "gut"}, "one of random, tpe, qmc"),
-        ({"metric": "val/wrong"}, "no trial would report it; there are val/word_accuracy"),
+        ({"metric": "val/wrong"}, f"no trial would report it; there are {BEST_METRIC}"),
         ({"warm_start": "x"}, "--warm-start needs --search tpe"),
         ({"stall_s": 0}, "--stall-minutes is 0"),
         ({"scheduler": "pbt", "search": "tpe"}, "it needs --search random"),
@@ -87,7 +88,7 @@ def test_trials_are_packed_by_what_they_need(tmp_path):
 
 def test_every_result_has_its_checkpoint(tmp_path):
     train = sweep(tmp_path, "train.validate_every_steps=10", "train.checkpoint_every_steps=40").trial_spec.config.train
-    assert train.checkpoint_every_steps == 10 and train.best_metric == "val/word_accuracy"
+    assert train.checkpoint_every_steps == 10 and train.best_metric == BEST_METRIC
 
 
 def test_results_come_back_from_storage_and_as_tables(tmp_path):
@@ -97,9 +98,7 @@ def test_results_come_back_from_storage_and_as_tables(tmp_path):
     assert load_results(layout) == found
     rows = list(csv.DictReader(io.StringIO(open_uri(layout.table("csv")).read_bytes().decode())))
     assert [row["trial"] for row in rows][:2] == ["t2", "t6"] and rows[-1]["error"] == "not finite"
-    assert rows[0]["checkpoint"] == "runs/t2/step_00000040" and float(rows[0]["val/word_accuracy"]) == pytest.approx(
-        0.4
-    )
+    assert rows[0]["checkpoint"] == "runs/t2/step_00000040" and float(rows[0][BEST_METRIC]) == pytest.approx(0.4)
     table = pyarrow.parquet.read_table(tmp_path / "s" / "trials.parquet")
     assert table.column("trial").to_pylist() == [row["trial"] for row in rows]
 
@@ -193,7 +192,7 @@ def test_optuna_suggests_what_lies_in_the_space(tmp_path, search):
     for i in range(8):
         sample = found.suggest(f"t{i}")
         assert 1e-4 <= sample["optimizer.learning_rate"] <= 1e-1 and 0 <= sample["losses.order_weight"] <= 9
-        found.on_trial_complete(f"t{i}", {"val/word_accuracy": 0.5})
+        found.on_trial_complete(f"t{i}", {BEST_METRIC: 0.5})
 
 
 def test_tpe_knows_what_an_earlier_sweep_found(tmp_path):

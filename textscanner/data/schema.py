@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
-MANIFEST_NAME = "manifest.json"
+DATASET_MANIFEST_NAME = "manifest.json"
 
 IMAGE, TEXT, QUADS, SOURCE = "image", "text", "quads", "source"
 

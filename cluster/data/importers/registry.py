@@ -11,7 +11,7 @@ from cluster.data.importers.packed import TAR_SUFFIXES, Lmdb, ParquetFiles, TarS
 from cluster.data.importers.scenes import Scenes
 from cluster.data.importers.source import Files, Source, has, open_files, text_lines
 from cluster.storage.location import open_uri
-from textscanner.data.schema import MANIFEST_NAME
+from textscanner.data.schema import DATASET_MANIFEST_NAME
 
 FIRST_NAMES = 1000  # of a folder without a known label file are looked at
 
@@ -71,7 +71,7 @@ def _detect(uri: str, labels: str | None) -> str:
     files = open_files(uri)
     if labels:
         return _told_by(files, labels, uri, LABEL_FILES.get(labels.rpartition("/")[2], ""))
-    if has(files, MANIFEST_NAME):
+    if has(files, DATASET_MANIFEST_NAME):
         raise ValueError(f"{uri} is a prepared data set already: train on it as it is")
     if has(files, "data.mdb"):
         return "lmdb"
