@@ -1,7 +1,8 @@
-"""Checkpoints in storage: written so that half of one cannot be mistaken for a whole, listed, chosen, fetched.
+"""Checkpoints in storage: upload, list, select, verify, prune and download.
 
-A checkpoint folder in storage ends with `checkpoint_manifest.json` (names, sizes, SHA-256 of its files), which is written last and
-only where there is none. A folder without it does not exist for anybody.
+A complete checkpoint folder holds `checkpoint_manifest.json` with the names, sizes and SHA-256 hashes of its files. The
+manifest is uploaded last, with a put that fails if the object exists, and deleted first. Every reader ignores a folder
+without it, so an interrupted upload or deletion is never mistaken for a checkpoint.
 """
 
 from __future__ import annotations
