@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import textscanner
+from textscanner import __version__
 from textscanner.charset import FIRST_CHARACTER_ID, UNKNOWN_CHARACTER
 from textscanner.checkpoint_files import ONNX_NAME
 from textscanner.data.images import PAD_VALUE, fit
@@ -82,7 +82,7 @@ def metadata(reader: Reader, weights: str = "float32") -> dict[str, Any]:
     """What a program needs to know to use an exported model, JSON-compatible; `weights` is how they are stored."""
     model = reader.config.model
     return {
-        "textscanner_version": textscanner.__version__,
+        "textscanner_version": __version__,
         "step": reader.step,
         "weights": weights,
         "input": {
