@@ -33,7 +33,7 @@ bench: $(STAMP) ## images/s of the step and of the whole system
 	@$(BIN)/python -m jobs.bench
 
 docs: $(STAMP) ## the documentation as a site: build/site
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@$(BIN)/zensical build --strict
 	@echo build/site/index.html
 
 lock: ## write requirements.lock anew from pyproject.toml
