@@ -19,8 +19,9 @@ import numpy as np
 import ray
 
 from cluster.config import IngestConfig, RunSpec
+from cluster.data.row_group_cache import RowGroupCache
 from cluster.data.sampler import CHUNK_ROWS, Item, Sampler, cut_chunks
-from cluster.data.shards import Cache, Manifest, disk_cache, read_manifest, read_row_group
+from cluster.data.shards import Manifest, read_manifest, read_row_group
 from cluster.session import configure_data
 from cluster.tasks import CaptureErrors, raise_failure
 from textscanner.config import Config
@@ -55,8 +56,9 @@ class ChunkReader:
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     @property
-    def _cache(self) -> Cache | None:
-        return disk_cache(self.ingest.cache_dir, round(self.ingest.cache_gib * 2**30))
+    def _cache(self) -> RowGroupCache | None:
+        folder = self.ingest.cache_dir
+        return RowGroupCache(folder, round(self.ingest.cache_gib * 2**30)) if folder else None
 
     def _row(self, record: schema.WordRecord, item: Item, number: int) -> dict[str, Any]:
         model = self.config.model

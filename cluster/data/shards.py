@@ -13,14 +13,14 @@ import functools
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.data.row_group_cache import RowGroupCache
 from cluster.errors import StorageError
 from cluster.storage.location import open_uri
 from textscanner.data import schema
@@ -244,7 +244,7 @@ def _parse_manifest(uri: str, told: dict[str, Any]) -> Manifest:
     return Manifest(told["schema_version"], shards, told["reject_counts"], told["origin"])
 
 
-def read_row_group(dataset_uri: str, ref: RowGroupRef, cache: Cache | None = None) -> pa.Table:
+def read_row_group(dataset_uri: str, ref: RowGroupRef, cache: RowGroupCache | None = None) -> pa.Table:
     """One row group of a shard, checked against the manifest.
 
     Raises:
@@ -255,7 +255,7 @@ def read_row_group(dataset_uri: str, ref: RowGroupRef, cache: Cache | None = Non
     if data is None:
         data = _fetch(dataset_uri, ref.shard, group)
         if cache is not None:
-            cache.set(group.sha256, data)
+            cache.put(group.sha256, data)
     footer = _footer(dataset_uri, ref.shard, ref.footer_start, ref.shard_bytes)
     window = pa.PythonFile(_Window(data, group.start, ref.shard_bytes), mode="r")
     return pq.ParquetFile(window, metadata=footer).read_row_group(ref.index)
@@ -270,28 +270,6 @@ def read_records(dataset_uri: str) -> Iterator[WordRecord]:
     for shard in read_manifest(dataset_uri).shards:
         for ref in shard.refs():
             yield from schema.from_table(read_row_group(dataset_uri, ref))
-
-
-class Cache(Protocol):
-    """Row groups kept near, by their SHA-256."""
-
-    def get(self, key: str) -> Any:
-        """The bytes, or None."""
-        ...
-
-    def set(self, key: str, value: bytes) -> Any:
-        """Keeps them."""
-        ...
-
-
-@functools.lru_cache(maxsize=1)
-def disk_cache(folder: str, max_bytes: int) -> Cache | None:
-    """A cache on this node's disk, shared by its processes, least recently used out first; None for no folder."""
-    if not folder:
-        return None
-    import diskcache
-
-    return diskcache.Cache(os.path.expanduser(folder), size_limit=max_bytes, eviction_policy="least-recently-used")
 
 
 def _fetch(dataset_uri: str, name: str, group: RowGroup) -> bytes:

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from cluster.data.shards import ROW_GROUP_ROWS, disk_cache, read_manifest, read_records, read_row_group
+from cluster.data.row_group_cache import RowGroupCache
+from cluster.data.shards import ROW_GROUP_ROWS, read_manifest, read_records, read_row_group
 from cluster.errors import NotFoundError, StorageError
 from cluster.storage.location import abort_uploads, fetch_file, open_uri
 from cluster.storage.s3 import s3_client, s3_filesystem
@@ -164,7 +165,7 @@ def test_a_flipped_byte_is_found_and_its_shard_named(bucket, words):
 def test_a_row_group_in_the_nodes_cache_is_not_fetched_again(bucket, words, tmp_path):
     uri = write_dataset(f"{bucket}/set", [words[i % 64] for i in range(ROW_GROUP_ROWS + 3)], num_shards=1)
     (shard,) = read_manifest(uri).shards
-    cache = disk_cache(str(tmp_path / "cache"), 1 << 20)
+    cache = RowGroupCache(str(tmp_path / "cache"), 1 << 20)
     tables = [read_row_group(uri, ref, cache) for ref in shard.refs()]
     open_uri(uri).join(shard.name).delete()
     for ref, table in zip(shard.refs(), tables, strict=True):

@@ -1,0 +1,155 @@
+"""A cache of row groups on a node's disk, shared by the node's processes.
+
+Each file is named by the SHA-256 of its content and is verified when it is read: a damaged file is removed and counts as
+a miss, so the cache never changes what is trained on. Readers take no lock. Writers take one on the file that holds the
+total size, which keeps the size limit exact without listing the folder for every write.
+
+A cache only ever saves time: a full disk, a read-only folder or a file system without locks costs the cached copy and
+raises nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import os
+import pathlib
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+
+TOTAL_NAME = "total_bytes"
+LOCK_TIMEOUT_S = 1.0
+LOCK_POLL_S = 0.005
+# Evicting frees at least this fraction of the limit: the folder is listed once per many writes, not for each.
+MIN_EVICTED_FRACTION = 0.05
+# Keys come from a manifest, which others may have written: anything but a hash could name a file outside the cache.
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SUBFOLDER = re.compile(r"[0-9a-f]{2}")
+
+
+@dataclasses.dataclass(frozen=True)
+class RowGroupCache:
+    """Content-addressed files in a folder; the least recently used ones are removed beyond the size limit.
+
+    Attributes:
+      folder: created on the first write, readable by its owner only; `~` is expanded.
+      max_bytes: size limit over all files.
+    """
+
+    folder: str
+    max_bytes: int
+
+    @property
+    def _root(self) -> pathlib.Path:
+        return pathlib.Path(os.path.expanduser(self.folder))
+
+    def _path(self, sha256: str) -> pathlib.Path:
+        return self._root / sha256[:2] / sha256
+
+    def get(self, sha256: str) -> bytes | None:
+        """Returns the content with this SHA-256, or None on a miss; marks it as recently used."""
+        if not _SHA256.fullmatch(sha256):
+            return None
+        path = self._path(sha256)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(data).hexdigest() != sha256:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        with contextlib.suppress(OSError):  # a read-only cache still serves
+            os.utime(path)
+        return data
+
+    def put(self, sha256: str, data: bytes) -> None:
+        """Stores `data`, whose SHA-256 the caller has verified, and evicts other files if the limit requires it."""
+        if len(data) > self.max_bytes or not _SHA256.fullmatch(sha256):
+            return
+        path = self._path(sha256)
+        with contextlib.suppress(OSError):
+            path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            with _locked(self._root / TOTAL_NAME) as total_file:
+                if not path.exists():  # another process may have stored it in the meantime
+                    self._reserve(total_file, len(data))
+                    _write(path, data)
+
+    def _reserve(self, total_file: int, num_bytes: int) -> None:
+        """Adds to the total before the file is written: a writer that dies leaves the total too high, never too low."""
+        total = _read_total(total_file)
+        if total is None or total + num_bytes > self.max_bytes:
+            total = self._evict(num_bytes)
+        os.ftruncate(total_file, 0)
+        os.pwrite(total_file, str(total + num_bytes).encode(), 0)
+
+    def _evict(self, num_bytes: int) -> int:
+        """Makes room for `num_bytes`, least recently used files first; returns the size of what remains."""
+        files = sorted(self._files())
+        total = sum(size for _, size, _ in files)
+        if total + num_bytes <= self.max_bytes:
+            return total  # the recorded total was missing or too high
+        allowed = self.max_bytes - max(num_bytes, int(MIN_EVICTED_FRACTION * self.max_bytes))
+        for _, size, path in files:
+            if total <= allowed:
+                break
+            with contextlib.suppress(FileNotFoundError):  # a reader removed it as damaged
+                os.unlink(path)
+            total -= size
+        return total
+
+    def _files(self) -> Iterator[tuple[int, int, str]]:
+        """Yields time of last use in ns, size and path of every file, what dead writers left behind included."""
+        for subfolder in os.scandir(self._root):
+            if _SUBFOLDER.fullmatch(subfolder.name):
+                for entry in os.scandir(subfolder):
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat()
+                        yield status.st_mtime_ns, status.st_size, entry.path
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[int]:
+    """Opens a file under an exclusive lock, which the system releases if this process dies.
+
+    Raises:
+      OSError: the file cannot be opened or locked; a TimeoutError if others hold the lock too long.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{path} is locked by another process") from None
+                time.sleep(LOCK_POLL_S)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _read_total(total_file: int) -> int | None:
+    """The recorded total in bytes; None in a new cache, or if a writer died while it recorded one."""
+    text = os.pread(total_file, 32, 0)
+    return int(text) if text.isdigit() else None
+
+
+def _write(path: pathlib.Path, data: bytes) -> None:
+    """Writes a file that appears whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
