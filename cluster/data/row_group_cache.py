@@ -1,7 +1,7 @@
 """A cache of row groups on a node's disk, shared by the node's processes.
 
-Each file is named by the SHA-256 of its content and is verified when it is read: a damaged file is removed and counts as
-a miss, so the cache never changes what is trained on. Readers take no lock. Writers take one on the file that holds the
+Each file is named by the SHA-256 of its content and is verified when it is read: a damaged file is removed and counts
+as a miss, so the cache never changes what is trained on. Readers take no lock. Writers lock the file that holds the
 total size, which keeps the size limit exact without listing the folder for every write.
 
 A cache only ever saves time: a full disk, a read-only folder or a file system without locks costs the cached copy and
