@@ -1,4 +1,4 @@
-"""Character quads from heat maps: near the true ones, and only where the reading is the label."""
+"""Character quads from heat maps: near the true ones, and only where the reading equals the label."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def images(learnt):
     return [decode(record.image, record.source) for record in learnt.words]
 
 
-def test_quads_lie_on_the_characters(reader, learnt, images):
+def test_pseudo_labels_overlap_the_true_quads(reader, learnt, images):
     found = Labeller(reader, 0.0).quads(images, [record.text for record in learnt.words])
     assert sum(quads is not None for quads in found) > 0.9 * len(images)
     shares = [
@@ -39,7 +39,7 @@ def test_quads_lie_on_the_characters(reader, learnt, images):
     assert np.mean(np.concatenate(shares)) > 0.4
 
 
-def test_only_sure_readings_of_the_label_are_used(reader, learnt, images):
+def test_only_confident_readings_of_the_label_get_quads(reader, learnt, images):
     wrong = [record.text[:-1] + ("x" if record.text[-1].lower() != "x" else "y") for record in learnt.words]
     assert Labeller(reader, 0.0).quads(images, wrong) == [None] * len(images)
     assert Labeller(reader, 1.0).quads(images, [record.text for record in learnt.words]) == [None] * len(images)

@@ -1,4 +1,4 @@
-"""A list of words as a second opinion: it settles doubts, and leaves alone what is clear in the image."""
+"""The word prior: corrects ambiguous readings and leaves clear ones unchanged."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,13 @@ from textscanner.inference import vocabulary
 from textscanner.inference.vocabulary import Vocabulary, load_vocabulary
 
 CASED = Charset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", case_sensitive=True)
+
 POSITIONS = 12
+
 THRESHOLD = 0.5
 
 
-def seen(charset, *positions, presence=None):
+def network_output(charset, *positions, presence=None):
     """What a network saw: per position a dict of characters and their shares."""
     scores = np.full((POSITIONS, charset.num_classes), 1e-4, np.float32)
     scores[:, 0] = 0
@@ -41,29 +43,29 @@ def english():
     return load_vocabulary("en", ALPHANUMERIC)
 
 
-def test_a_doubt_is_settled_by_the_likelier_word(english):
+def test_an_ambiguous_character_is_corrected_to_the_likelier_word(english):
     doubtful = [*sure("ho"), {"i": 0.6, "t": 0.35}, *sure("el")]
-    choice = english.correct(*seen(ALPHANUMERIC, *doubtful))
+    choice = english.correct(*network_output(ALPHANUMERIC, *doubtful))
     assert text(ALPHANUMERIC, choice) == "hotel"
     assert choice.confidences[2] == pytest.approx(0.35, abs=0.03)
     assert 0.5 < choice.word_confidence < 1
 
 
 @pytest.mark.parametrize("word", ["hotel", "hoiel", "x7qk92", "1998", "qzv", "a"])
-def test_what_is_clear_is_left_alone(english, word):
-    choice = english.correct(*seen(ALPHANUMERIC, *sure(word)))
+def test_confident_readings_are_unchanged(english, word):
+    choice = english.correct(*network_output(ALPHANUMERIC, *sure(word)))
     assert text(ALPHANUMERIC, choice) == word
     assert choice.word_confidence > 0.5
 
 
-def test_a_weak_last_letter_is_added_and_a_weak_made_up_one_dropped(english):
-    cut = seen(ALPHANUMERIC, *sure("quality"), presence={6: 0.45})
+def test_a_weak_last_letter_is_added_or_dropped(english):
+    cut = network_output(ALPHANUMERIC, *sure("quality"), presence={6: 0.45})
     assert text(ALPHANUMERIC, english.correct(*cut)) == "quality"
-    made_up = seen(ALPHANUMERIC, *sure("market"), {"q": 0.3, "z": 0.3}, presence={6: 0.55})
+    made_up = network_output(ALPHANUMERIC, *sure("market"), {"q": 0.3, "z": 0.3}, presence={6: 0.55})
     assert text(ALPHANUMERIC, english.correct(*made_up)) == "market"
 
 
-def test_the_choice_is_the_best_of_all_texts_compared():
+def test_the_correction_is_the_maximum_over_all_candidates():
     """Skipping words that cannot win changes nothing: against all of them, one by one."""
     rng = np.random.default_rng(3)
     letters = "abcd"
@@ -97,20 +99,20 @@ def test_the_choice_is_the_best_of_all_texts_compared():
     assert 20 < changed < 180
 
 
-def test_case_is_the_networks():
+def test_the_case_of_the_network_is_kept():
     words = Vocabulary({"hotel": 1.0, "Hostel": 0.1}, CASED)
     upper = [{"H": 0.9}, {"O": 0.9}, {"I": 0.5, "T": 0.3, "t": 0.1}, {"E": 0.9}, {"L": 0.9}]
-    assert text(CASED, words.correct(*seen(CASED, *upper))) == "HOTEL"
+    assert text(CASED, words.correct(*network_output(CASED, *upper))) == "HOTEL"
 
 
-def test_words_that_the_network_cannot_write_are_not_listed(tmp_path):
+def test_words_outside_the_charset_are_not_listed(tmp_path):
     assert len(Vocabulary({"déjà": 1.0, "vu": 1.0, "don't": 2.0, "": 1.0}, ALPHANUMERIC)) == 2
     assert len(load_vocabulary("en+de", Charset("äöüß"))) < len(load_vocabulary("de", Charset("abcdefgäöüß")))
     listed = tmp_path / "words.txt"
     listed.write_text("Zyxel\nqoppa\t20\n")
     own = load_vocabulary(str(listed), ALPHANUMERIC)
     doubtful = [*sure("qop"), {"f": 0.5, "p": 0.4}, *sure("a")]
-    assert text(ALPHANUMERIC, own.correct(*seen(ALPHANUMERIC, *doubtful))) == "qoppa"
+    assert text(ALPHANUMERIC, own.correct(*network_output(ALPHANUMERIC, *doubtful))) == "qoppa"
     assert load_vocabulary("none", ALPHANUMERIC) is None
 
 
@@ -122,7 +124,7 @@ def test_words_that_the_network_cannot_write_are_not_listed(tmp_path):
         ("日本", "no word in the network's characters"),
     ],
 )
-def test_a_bad_file_is_told(tmp_path, content, complaint):
+def test_errors_of_a_word_list_name_the_line(tmp_path, content, complaint):
     listed = tmp_path / "words.txt"
     listed.write_text(content)
     with pytest.raises(ValueError, match=complaint):
@@ -130,7 +132,7 @@ def test_a_bad_file_is_told(tmp_path, content, complaint):
 
 
 @pytest.mark.parametrize("name", ["xx", "missing.txt", "en+", ""])
-def test_an_unknown_name_is_told(name):
+def test_an_unknown_vocabulary_is_refused(name):
     with pytest.raises(ValueError, match="--vocabulary is"):
         load_vocabulary(name, ALPHANUMERIC)
 

@@ -1,11 +1,9 @@
-"""What a score is made of, against figures worked out by hand; lexicons."""
+"""Error analysis against figures worked out by hand."""
 
 import numpy as np
 import pytest
 
 from textscanner.evaluation.error_analysis import CONFIDENCE_BINS, NOTHING, ErrorAnalysis
-from textscanner.inference.lexicon import load_lexicon
-from textscanner.inference.postprocess import Reading
 
 # truth, reading, confidence: as labelled; wrong case; punctuation missing; one substitution; one missed; one made up
 ROWS = [
@@ -19,7 +17,7 @@ ROWS = [
 ]
 
 
-def test_hand_made_set():
+def test_error_analysis_of_a_hand_made_set():
     found = ErrorAnalysis.of(ROWS)
     assert (found.counts.num_words, found.counts.num_skipped, found.num_labelled) == (6, 1, 7)
     assert found.counts.word_accuracy == pytest.approx(3 / 6)
@@ -29,7 +27,7 @@ def test_hand_made_set():
     assert found.confusions == {("a", "o"): 1, ("e", NOTHING): 1, (NOTHING, "w"): 1}
 
 
-def test_parts_add_up_to_the_whole():
+def test_error_analyses_of_parts_add_up():
     whole, parts = ErrorAnalysis.of(ROWS), sum((ErrorAnalysis.of([row]) for row in ROWS), ErrorAnalysis())
     assert (parts.counts, parts.confusions, parts.by_length) == (whole.counts, whole.confusions, whole.by_length)
     assert parts.calibration_error == pytest.approx(whole.calibration_error)
@@ -43,20 +41,3 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     rng = np.random.default_rng(0)
     honest = [("a", "a" if rng.random() < p else "b", float(p)) for p in rng.random(4000)]
     assert ErrorAnalysis.of(honest).calibration_error < 0.04
-
-
-def test_a_lexicon_gives_the_closest_word_and_leaves_nothing_read_alone(tmp_path):
-    (tmp_path / "words.txt").write_text("Starbucks\n\nCafé Noir\n--\nTESCO\n")
-    lexicon = load_lexicon(tmp_path / "words.txt")
-    assert lexicon.words == ("Starbucks", "Café Noir", "TESCO")
-    assert lexicon.nearest(Reading("starhuck", 0.5, ())).text == "Starbucks"
-    assert lexicon.nearest(Reading("tesc0", 0.5, ())).text == "TESCO"
-    assert lexicon.nearest(Reading("", 0.0, ())).text == ""
-
-
-def test_an_empty_or_missing_lexicon_is_an_error(tmp_path):
-    (tmp_path / "empty.txt").write_text("--\n")
-    with pytest.raises(ValueError, match="no word"):
-        load_lexicon(tmp_path / "empty.txt")
-    with pytest.raises(ValueError, match="--lexicon is"):
-        load_lexicon(tmp_path / "none.txt")

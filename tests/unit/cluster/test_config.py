@@ -1,0 +1,26 @@
+"""Run specs: one flat namespace of keys over both configs."""
+
+import pytest
+
+from cluster.config import RunSpec
+from cluster.config import override as override_spec
+from textscanner.presets import preset
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"),
+    [
+        ("train.validate_every_steps=0", "train.validate_every_steps is 0: must be at least 1"),
+        ("train.steps=5", "no key 'steps' in train; keys: num_steps"),
+        ("training.x=5", "no section 'training'"),
+        ("data.augment=maybe", "data.augment is 'maybe'"),
+        ("optimizer.learning_rate=fast", "optimizer.learning_rate is 'fast'"),
+        ("train.global_batch_size=6", r"must be a multiple of data.num_streams \(4\)"),
+        ("train.workers=3", r"must be a multiple of train.workers \(3\)"),
+        ("model.map_stride_x=3", "model.width_px is 64"),
+        ("nonsense", "must have the form section.key=value"),
+    ],
+)
+def test_invalid_values_are_named_with_their_rule(assignment, told):
+    with pytest.raises(ValueError, match=told):
+        override_spec(RunSpec(preset("tiny")), [assignment])

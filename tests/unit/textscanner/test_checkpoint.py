@@ -1,0 +1,109 @@
+"""Checkpoints: load, resume, initialize, export of the weights, errors."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import textscanner
+from tests.factories import batch_of
+from tests.unit.textscanner.training.examples import tensors
+from textscanner import checkpoint, checkpoint_files
+from textscanner.charset import Charset
+from textscanner.config import override
+from textscanner.data.images import decode
+from textscanner.inference.reader import Reader
+from textscanner.model.assembly import forward
+from textscanner.presets import preset
+from textscanner.training.step import create_state, make_train_step
+
+TINY = override(preset("tiny"), ["train.global_batch_size=32", "optimizer.warmup_steps=20"])
+
+
+def test_a_loaded_checkpoint_reads_like_the_trained_network(learnt):
+    images = [decode(record.image, record.source) for record in learnt.words]
+    reader = textscanner.load(learnt.checkpoint)
+    assert reader.read(images) == learnt.readings
+    # A row's reading does not depend on its company.
+    assert reader.read(images[5:6]) == learnt.readings[5:6]
+
+
+@pytest.mark.parametrize("ema", ["0", "0.9"])
+def test_a_resumed_run_equals_an_uninterrupted_one(words, tmp_path, ema):
+    config = override(TINY, ["train.num_steps=40", f"optimizer.ema_momentum={ema}"])
+    batches = [tensors(batch_of(words[i : i + 32], config)) for i in range(8)]
+    straight = create_state(config, tf.distribute.get_strategy())
+    step = make_train_step(straight)
+    for batch in batches[:4]:
+        step(batch)
+    straight.sync_ema()
+    checkpoint.save(tmp_path, straight, checkpoint.CheckpointMeta(4, 0.3, {}))
+    for batch in batches[4:]:
+        step(batch)
+    resumed = create_state(dataclasses.replace(config), tf.distribute.get_strategy())
+    assert checkpoint.restore(tmp_path, resumed).step == resumed.step == 4
+    step = make_train_step(resumed)
+    for batch in batches[4:]:
+        step(batch)
+    straight.sync_ema(), resumed.sync_ema()
+    for a, b in zip(straight.serving.get_weights(), resumed.serving.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_a_damaged_checkpoint_is_named_in_the_error(tmp_path, words):
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        textscanner.load(str(tmp_path))
+    state = create_state(TINY, tf.distribute.get_strategy())
+    checkpoint.save(tmp_path, state, checkpoint.CheckpointMeta(0, 0.3, {}))
+    weights = tmp_path / checkpoint_files.WEIGHTS_NAME
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"weights\.safetensors"):
+        textscanner.load(str(tmp_path))
+
+
+def test_initialize_reports_the_layers_that_do_not_fit(learnt):
+    same = create_state(TINY, tf.distribute.get_strategy())
+    assert checkpoint.initialize(learnt.checkpoint, same) == []
+    images = [decode(record.image, record.source) for record in learnt.words]
+    threshold = checkpoint.read_meta(pathlib.Path(learnt.checkpoint)).threshold
+    assert Reader(TINY, same.serving, threshold=threshold).read(images) == learnt.readings
+    assert same.step == 0
+    for characters in ("abc", TINY.charset.characters[::-1]):
+        letters = dataclasses.replace(TINY, charset=Charset(characters))
+        other = create_state(letters, tf.distribute.get_strategy())
+        assert checkpoint.initialize(learnt.checkpoint, other) == ["class_logits"]
+    wider = override(TINY, ["model.stem_channels=12", "model.stage_channels=[20, 28, 36]", "model.head_channels=32"])
+    with pytest.raises(ValueError, match="of another preset"):
+        checkpoint.initialize(learnt.checkpoint, create_state(wider, tf.distribute.get_strategy()))
+
+
+def test_added_attention_blocks_start_as_the_identity_and_train(learnt, words):
+    with_context = override(TINY, ["model.attention_blocks=2"])
+    state = create_state(with_context, tf.distribute.get_strategy())
+    assert {name[:7] for name in checkpoint.initialize(learnt.checkpoint, state)} == {"context"}
+    batch = {name: tf.constant(value) for name, value in batch_of(words[:32], with_context).items()}
+    plain = create_state(TINY, tf.distribute.get_strategy())
+    checkpoint.initialize(learnt.checkpoint, plain)
+    for a, b in zip(
+        forward(state.model, batch["image"], False), forward(plain.model, batch["image"], False), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    before = {v.path: v.numpy() for v in state.model.trainable_variables if v.path.startswith("context")}
+    assert len(before) > 20
+    step = make_train_step(state)
+    for _ in range(4):  # one at rate 0, one that moves what closes the blocks, then what lies behind it
+        step(batch)
+    for variable in state.model.trainable_variables:
+        if variable.path in before and not variable.path.endswith("key/bias"):  # a softmax does not see it
+            assert (variable.numpy() != before[variable.path]).any(), variable.path
+
+
+def test_exported_float16_weights_read_like_the_checkpoint(learnt, tmp_path):
+    checkpoint.export_weights(learnt.checkpoint, tmp_path)
+    images = [decode(record.image, record.source) for record in learnt.words]
+    read = textscanner.load(str(tmp_path)).read(images)
+    assert [r.text for r in read] == [r.text for r in learnt.readings]
+    whole = pathlib.Path(learnt.checkpoint, checkpoint_files.WEIGHTS_NAME).stat().st_size
+    assert pathlib.Path(tmp_path, checkpoint_files.WEIGHTS_NAME).stat().st_size < 0.7 * whole
