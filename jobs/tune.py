@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cluster.errors import RunError
     from cluster.train.launch import describe
     from cluster.tune.report import write_report
-    from cluster.tune.sweep import run_sweep, winner
+    from cluster.tune.sweep import best_trial, run_sweep
 
     sweep = _sweep(args)
     print("\n".join([*describe(sweep.spec), *sweep.describe()]), flush=True)
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"resume  {resume}", flush=True)
     try:
         results = run_sweep(sweep)
-        best = winner(sweep, results)
+        best = best_trial(sweep, results)
         command = _command(args, best)
         write_report(sweep, results, best, command)
         _conclude(sweep, results, best, command)

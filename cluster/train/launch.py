@@ -1,4 +1,4 @@
-"""`train_run(config)`: a distributed training run from a config, the only way in for jobs, sweeps and tests."""
+"""`train_run(spec, storage_uri, name)`: a distributed training run. Jobs, sweeps, preflight and tests all call it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from cluster.storage.run_layout import RunLayout
 from cluster.train.progress import Listener, ProgressActor, ProgressBar
 from textscanner.checkpoint_files import STATE_NAME, shipped_weights
 from textscanner.config import Config, difference
+from textscanner.errors import UserError
 
 RAY_SNAPSHOT_NAME = "checkpoint_manager_snapshot.json"
 
@@ -33,7 +34,7 @@ class RunResult:
 
     Attributes:
       checkpoint: URI of the best checkpoint by `train.best_metric`.
-      last: URI of the last one.
+      last: URI of the last checkpoint.
       metrics: of the best checkpoint.
       run_root: URI of the run's folder.
     """
@@ -44,49 +45,27 @@ class RunResult:
     run_root: str
 
 
-def describe(spec: RunSpec) -> list[str]:
-    """The batch arithmetic of a run, a line each; reads the manifests.
-
-    Raises:
-      ValueError: a data set is missing, or the config names none.
-    """
-    config, workers = spec.config, spec.runtime.train
-    if not config.data.train:
-        raise ValueError("data.train is empty: name at least one prepared data set (--train URI)")
-    train, model = config.train, config.model
-    manifests = {uri: read_manifest(uri) for uri in (*config.data.train, *config.data.val)}
-    rows = {uri: manifest.num_rows for uri, manifest in manifests.items()}
-    with_quads = {uri: sum(shard.num_with_quads for shard in manifests[uri].shards) for uri in config.data.train}
-    total = sum(rows[uri] for uri in config.data.train)
-    if not config.losses.learns_from_words and not any(with_quads.values()):
-        raise ValueError(
-            "no word of data.train has character boxes, and losses.word_weight and losses.mutual_weight are 0: nothing "
-            "would be learnt. Add a set with boxes (jobs.render), and --set losses.word_weight=1 to learn from the rest"
-        )
-    lines = [f"train   {uri}: {rows[uri]:,} words, {with_quads[uri]:,} with boxes" for uri in config.data.train]
-    lines += [f"val     {uri}: {rows[uri]:,} words" for uri in config.data.val]
-    device = f"{workers.gpus_per_worker} GPU" if workers.gpus_per_worker else "CPU"
-    lines.append(
-        f"batch   {workers.workers} workers x {workers.replicas_per_worker} replicas ({device}) x "
-        f"{spec.replica_batch_size} images = {train.global_batch_size} a step, from {config.data.num_streams} streams"
-    )
-    epochs = train.num_steps * train.global_batch_size / total
-    lines.append(
-        f"steps   {train.num_steps:,} = {train.num_steps * train.global_batch_size:,} images = {epochs:.2f} epochs"
-    )
-    lines.append(
-        f"model   {config.preset}, {model.height_px}x{model.width_px} px, maps {model.map_height}x{model.map_width}, "
-        f"{config.charset.num_classes} classes, words up to {model.max_label_length} characters"
-    )
-    return lines
-
-
 def train_run(spec: RunSpec, storage_uri: str, name: str, listener: Listener | None = None) -> RunResult:
-    """Trains a run in `storage_uri/name`, resuming what is there; `listener` is told of progress and checkpoints.
+    """Trains a run in `storage_uri/name`; the same call resumes it from its newest checkpoint.
+
+    Joins the Ray cluster that this process is connected to, or starts one on this machine.
+
+    Args:
+      storage_uri: folder or bucket of all runs.
+      name: the run's folder in it.
+      listener: called with progress and checkpoint reports, from another thread.
 
     Raises:
-      ValueError: the name holds a run of another config, or the data is missing.
+      UserError: the folder holds a run of another config, the data is missing, or the cluster is too small.
       RunError: the run failed more often than `train.max_failures`.
+      StorageError: storage refused or did not answer.
+
+    Example:
+      >>> from cluster.config import RunSpec, override
+      >>> from textscanner.presets import preset
+      >>> spec = override(RunSpec(preset("tiny")), ['data.train=["data/words"]', "train.workers=2"])
+      >>> train_run(spec, "runs", "first").checkpoint  # doctest: +SKIP
+      '/home/me/runs/first/step_00010000'
     """
     load_tensorflow()
     from ray.train.tensorflow import TensorflowTrainer  # imports TensorFlow
@@ -94,18 +73,18 @@ def train_run(spec: RunSpec, storage_uri: str, name: str, listener: Listener | N
     spec = with_absolute_uris(spec)
     config = spec.config
     describe(spec)
-    check_start(config.train.init)
+    check_init(config.train.init)
     layout = RunLayout(absolute_uri(storage_uri), name)
-    _claim(layout, config)
+    _claim_folder(layout, config)
     root = open_uri(layout.root)
-    # Ray would refuse to go on when a checkpoint of its own list is gone; storage says what there is, and we keep it.
+    # Ray refuses to resume when a checkpoint of its own list is gone. Storage and our retention decide which there are.
     root.join(RAY_SNAPSHOT_NAME).delete()
-    with local_session(cpus_wanted(spec)):
-        _check_room(spec)
-        board = ProgressActor.remote()  # type: ignore[attr-defined]
+    with local_session(local_cluster_cpus(spec)):
+        _check_cpus(spec)
+        progress_actor = ProgressActor.remote()  # type: ignore[attr-defined]
         trainer = TensorflowTrainer(
-            _entry,
-            train_loop_config={"spec": spec.to_dict(), "run_root": layout.root, "board": board},
+            _train_loop,
+            train_loop_config={"spec": spec.to_dict(), "run_root": layout.root, "progress_actor": progress_actor},
             scaling_config=_scaling(spec),
             run_config=RunConfig(
                 name=name,
@@ -115,18 +94,54 @@ def train_run(spec: RunSpec, storage_uri: str, name: str, listener: Listener | N
             ),
         )
         try:
-            with ProgressBar(board, config.train.num_steps, listener):
+            with ProgressBar(progress_actor, config.train.num_steps, listener):
                 trainer.fit()
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
-            raise RunError(_reason(error)) from error
+            raise RunError(_failure_message(error)) from error
     return _result(config, layout)
 
 
-def _entry(settings: dict[str, Any]) -> None:
-    """The loop is imported in the worker only: the driver needs neither the network nor its memory."""
-    from cluster.train.worker import train_worker
+def describe(spec: RunSpec) -> list[str]:
+    """Describes data, batch, steps and model of a run, a line each; reads the manifests of the data sets.
 
-    train_worker(settings)
+    Raises:
+      UserError: a data set is missing, the config names none, or nothing could be learned from them.
+    """
+    config, workers = spec.config, spec.runtime.train
+    if not config.data.train:
+        raise UserError("data.train is empty: name at least one prepared data set")
+    train, model = config.train, config.model
+    manifests = {uri: read_manifest(uri) for uri in (*config.data.train, *config.data.val)}
+    num_rows = {uri: manifest.num_rows for uri, manifest in manifests.items()}
+    num_with_quads = {uri: sum(shard.num_with_quads for shard in manifests[uri].shards) for uri in config.data.train}
+    num_train_rows = sum(num_rows[uri] for uri in config.data.train)
+    if not config.losses.learns_from_words and not any(num_with_quads.values()):
+        raise UserError(
+            "data.train has no word with character boxes, and losses.word_weight and losses.mutual_weight are 0: "
+            "nothing would be learned. Add a data set with boxes (rendered words), "
+            "or set losses.word_weight=1 to learn from words without boxes"
+        )
+    lines = [f"train   {uri}: {num_rows[uri]:,} words, {num_with_quads[uri]:,} with boxes" for uri in config.data.train]
+    lines += [f"val     {uri}: {num_rows[uri]:,} words" for uri in config.data.val]
+    device = f"{workers.gpus_per_worker} GPU" if workers.gpus_per_worker else "CPU"
+    lines.append(
+        f"batch   {workers.workers} workers x {workers.replicas_per_worker} replicas ({device}) x "
+        f"{spec.replica_batch_size} images = {train.global_batch_size} a step, from {config.data.num_streams} streams"
+    )
+    num_images = train.num_steps * train.global_batch_size
+    lines.append(f"steps   {train.num_steps:,} = {num_images:,} images = {num_images / num_train_rows:.2f} epochs")
+    lines.append(
+        f"model   {config.preset}, {model.height_px}x{model.width_px} px, maps {model.map_height}x{model.map_width}, "
+        f"{config.charset.num_classes} classes, words up to {model.max_label_length} characters"
+    )
+    return lines
+
+
+def _train_loop(settings: dict[str, Any]) -> None:
+    """Ray Train's entry in each worker. Imported there only: the driver needs neither the network nor its memory."""
+    from cluster.train.worker import WorkerSettings, train_worker
+
+    train_worker(WorkerSettings(**settings))
 
 
 def _scaling(spec: RunSpec) -> ScalingConfig:
@@ -137,39 +152,47 @@ def _scaling(spec: RunSpec) -> ScalingConfig:
     return ScalingConfig(num_workers=train.workers, use_gpu=train.gpus_per_worker > 0, resources_per_worker=resources)
 
 
-def cpus_wanted(spec: RunSpec) -> int:
-    """CPUs of a cluster on one machine. There they are only a count: enough for the workers and two reading tasks."""
-    wanted = spec.runtime.train.workers * spec.runtime.train.cpus_per_worker + 2 * spec.runtime.data.cpus_per_read_task
-    return max(os.cpu_count() or 1, math.ceil(wanted))
+def local_cluster_cpus(spec: RunSpec) -> int:
+    """CPUs to give a Ray cluster on one machine: enough for the workers and two reading tasks.
+
+    There they only count what may run at once; cores are shared all the same, so more than the machine has is fine.
+    """
+    train, data = spec.runtime.train, spec.runtime.data
+    required = train.workers * train.cpus_per_worker + 2 * data.cpus_per_read_task
+    return max(os.cpu_count() or 1, math.ceil(required))
 
 
 def cpu_shortage(spec: RunSpec) -> str:
-    """Why the connected cluster has too few CPUs for the workers and a reading task; empty if it has enough."""
-    cpus = cluster_limits().get("CPU", 0.0)
+    """Says why the connected cluster has too few CPUs for the workers and one reading task; empty if it has enough."""
+    cluster_cpus = cluster_limits().get("CPU", 0.0)
     read_cpus = spec.runtime.data.cpus_per_read_task
-    workers = spec.runtime.train.workers * spec.runtime.train.cpus_per_worker
-    if workers + read_cpus <= cpus:
+    worker_cpus = spec.runtime.train.workers * spec.runtime.train.cpus_per_worker
+    if worker_cpus + read_cpus <= cluster_cpus:
         return ""
     return (
-        f"train.workers x train.cpus_per_worker is {workers:g}, which leaves no data.cpus_per_read_task "
-        f"({read_cpus:g}) of the cluster's {cpus:g} CPUs for reading: lower one, or add CPU nodes"
+        f"train.workers x train.cpus_per_worker is {worker_cpus:g}, which leaves no data.cpus_per_read_task "
+        f"({read_cpus:g}) of the cluster's {cluster_cpus:g} CPUs for reading: lower one, or add CPU nodes"
     )
 
 
-def _check_room(spec: RunSpec) -> None:
+def _check_cpus(spec: RunSpec) -> None:
     if shortage := cpu_shortage(spec):
-        raise ValueError(shortage)
+        raise UserError(shortage)
 
 
-def check_start(init: str) -> None:
-    """Refuses a start that is no checkpoint here, and not on every worker after a minute."""
+def check_init(init: str) -> None:
+    """Checks on the driver that `train.init` is a checkpoint, rather than on every worker a minute later.
+
+    Raises:
+      UserError: there is no checkpoint.
+    """
     if init and not open_uri(fetch_checkpoint(init)).join(STATE_NAME).exists():
-        shipped = ", ".join(shipped_weights()) or "none"
-        raise ValueError(f"train.init is {init!r}: there is no checkpoint; weights that the package brings: {shipped}")
+        bundled = ", ".join(shipped_weights()) or "none"
+        raise UserError(f"train.init is {init!r}: there is no checkpoint; bundled weights: {bundled}")
 
 
 def with_absolute_uris(spec: RunSpec) -> RunSpec:
-    """The spec with URIs that every process understands: workers run in other folders."""
+    """Makes the paths of data and `train.init` absolute: workers run in other working directories."""
     config, data = spec.config, spec.config.data
     train, val = (tuple(absolute_uri(uri) for uri in uris) for uris in (data.train, data.val))
     init = config.train.init
@@ -179,26 +202,31 @@ def with_absolute_uris(spec: RunSpec) -> RunSpec:
     return dataclasses.replace(spec, config=config)
 
 
-def _claim(layout: RunLayout, config: Config) -> None:
-    """Writes the config into a new run's folder; refuses a folder that holds another."""
+def _claim_folder(layout: RunLayout, config: Config) -> None:
+    """Writes the config into the folder of a new run.
+
+    Raises:
+      UserError: the folder holds a run with another config.
+    """
     location = open_uri(layout.config)
     if location.write_new(json.dumps(config.to_dict(), indent=2).encode()):
         return
     changed = difference(Config.from_dict(json.loads(location.read_bytes())).to_dict(), config.to_dict())
     if changed:
-        raise ValueError(
-            f"{layout.root} holds a run with another config; give another --name, or the old values. Changed:\n  "
-            + "\n  ".join(changed)
+        raise UserError(
+            f"{layout.root} holds a run with another config: choose another name, or restore the old values. Changed:"
+            "\n  " + "\n  ".join(changed)
         )
 
 
-def _reason(error: Exception) -> str:
+def _failure_message(error: Exception) -> str:
+    """The last line of what each failed worker raised; of the error itself if Ray names no worker."""
     failures = getattr(error, "worker_failures", {}) or {}
-    told = [f"rank {rank}: {str(failure).strip().splitlines()[-1]}" for rank, failure in sorted(failures.items())]
-    return "; ".join(told) or str(error).strip().splitlines()[-1]
+    reasons = [f"rank {rank}: {str(failure).strip().splitlines()[-1]}" for rank, failure in sorted(failures.items())]
+    return "; ".join(reasons) or str(error).strip().splitlines()[-1]
 
 
 def _result(config: Config, layout: RunLayout) -> RunResult:
-    found = list_checkpoints(layout.root)
-    best = select_checkpoint(found, config.train.best_metric)
-    return RunResult(best.uri, select_checkpoint(found, last=True).uri, best.metrics, layout.root)
+    checkpoints = list_checkpoints(layout.root)
+    best = select_checkpoint(checkpoints, config.train.best_metric)
+    return RunResult(best.uri, select_checkpoint(checkpoints, last=True).uri, best.metrics, layout.root)

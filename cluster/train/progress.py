@@ -1,7 +1,7 @@
-"""What a run tells the person who started it: one live line, and a few sentences.
+"""Progress of a run on the driver: a tqdm bar on a terminal, one line every 30 s in a log file.
 
-Rank 0 posts to a tiny actor; the driver polls it and prints. Worker output itself stays in Ray's log files: a good run
-is quiet. On a terminal the line is a tqdm bar; in a log file it is printed now and then.
+Rank 0 sends its figures to a small actor, which the driver polls. The output of the workers themselves goes to Ray's
+log files, so a run without problems prints little else.
 """
 
 from __future__ import annotations
@@ -16,92 +16,104 @@ import ray
 import tqdm
 
 POLL_S = 0.5
-LINE_EVERY_S = 30.0  # where the output is a file
+LOG_INTERVAL_S = 30.0  # between lines, where stderr is not a terminal
+ACTOR_TIMEOUT_S = 5.0
 
-Listener = Callable[[dict[str, float], list[dict[str, Any]]], None]
-"""Told the newest progress and the new reports, from a thread of its own."""
+Progress = dict[str, float]
+"""Newest step metrics: `step`, `loss`, `images_per_s`, `data_wait_fraction`, `global_batch_size`; empty before any."""
+
+CheckpointReport = dict[str, Any]
+"""A complete checkpoint in storage: `step`, `checkpoint` (its URI) and its validation metrics, if it was validated."""
+
+Listener = Callable[[Progress, list[CheckpointReport]], None]
+"""Called from a thread of the driver, with the newest progress and the checkpoints since the last call."""
 
 
 @ray.remote(num_cpus=0)
 class ProgressActor:
-    """Holds the newest progress, and the sentences and reports not yet fetched."""
+    """Buffers what rank 0 sends until the driver fetches it."""
 
     def __init__(self) -> None:
-        self._progress: dict[str, float] = {}
-        self._sentences: list[str] = []
-        self._reports: list[dict[str, Any]] = []
+        self._progress: Progress = {}
+        self._messages: list[str] = []
+        self._checkpoints: list[CheckpointReport] = []
 
-    def post(self, progress: dict[str, float]) -> None:
-        """Replaces the progress: step, loss, images_per_s, data_wait_fraction."""
+    def set_progress(self, progress: Progress) -> None:
         self._progress = progress
 
-    def say(self, sentence: str) -> None:
-        """Adds a sentence for the driver to print once."""
-        self._sentences.append(sentence)
+    def add_message(self, message: str) -> None:
+        self._messages.append(message)
 
-    def report(self, checkpoint: dict[str, Any]) -> None:
-        """Adds a checkpoint that is whole in storage: its step, its URI and the metrics of its validation."""
-        self._reports.append(checkpoint)
+    def add_checkpoint(self, checkpoint: CheckpointReport) -> None:
+        self._checkpoints.append(checkpoint)
 
-    def take(self) -> tuple[dict[str, float], list[str], list[dict[str, Any]]]:
-        """The newest progress, the new sentences and the new reports."""
-        taken = self._progress, self._sentences, self._reports
-        self._sentences, self._reports = [], []
-        return taken
+    def fetch(self) -> tuple[Progress, list[str], list[CheckpointReport]]:
+        """Returns the newest progress, and the messages and checkpoints added since the last call."""
+        fetched = self._progress, self._messages, self._checkpoints
+        self._messages, self._checkpoints = [], []
+        return fetched
 
 
 class ProgressBar:
-    """Prints a board while a run lasts: a context manager on the driver."""
+    """Context manager on the driver: prints progress and messages while a run lasts.
 
-    def __init__(self, board: Any, num_steps: int, listener: Listener | None = None) -> None:
-        self._board = board
+    Args:
+      actor: handle of the run's `ProgressActor`.
+      num_steps: the run's last step.
+      listener: also receives progress and checkpoints.
+    """
+
+    def __init__(self, actor: Any, num_steps: int, listener: Listener | None = None) -> None:
+        self._actor = actor
         self._listener = listener
-        self._terminal = sys.stderr.isatty()
+        self._is_terminal = sys.stderr.isatty()
         self._bar = tqdm.tqdm(
-            total=num_steps, unit="step", file=sys.stderr, disable=not self._terminal, dynamic_ncols=True
+            total=num_steps, unit="step", file=sys.stderr, disable=not self._is_terminal, dynamic_ncols=True
         )
-        self._printed_s = 0.0
-        self._step = 0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._last_line_s = 0.0
+        self._last_line_step = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._poll, daemon=True)
 
     def __enter__(self) -> ProgressBar:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._done.set()
+        self._stop.set()
         self._thread.join()
-        self._show()
+        self._update()  # what came after the last poll
         self._bar.close()
 
-    def _watch(self) -> None:
-        while not self._done.wait(POLL_S):
-            self._show()
+    def _poll(self) -> None:
+        while not self._stop.wait(POLL_S):
+            self._update()
 
-    def _show(self) -> None:
+    def _update(self) -> None:
         try:
-            progress, sentences, reports = ray.get(self._board.take.remote(), timeout=5)
-        except Exception:  # the board is a comfort: without it the run goes on
+            progress, messages, checkpoints = ray.get(self._actor.fetch.remote(), timeout=ACTOR_TIMEOUT_S)
+        except Exception:  # training does not depend on the actor: without it, only the display is missing
             return
         if self._listener:
-            self._listener(progress, reports)
-        for sentence in sentences:
-            tqdm.tqdm.write(sentence, file=sys.stderr)
+            self._listener(progress, checkpoints)
+        for message in messages:
+            tqdm.tqdm.write(message, file=sys.stderr)
         if progress:
-            self._line(progress)
+            self._print_progress(progress)
 
-    def _line(self, progress: dict[str, float]) -> None:
-        step, total = int(progress["step"]), self._bar.total
-        told = (
+    def _print_progress(self, progress: Progress) -> None:
+        step, num_steps = int(progress["step"]), self._bar.total
+        metrics = (
             f"loss {progress['loss']:.3f}  {progress['images_per_s']:.0f} images/s  "
             f"data wait {progress['data_wait_fraction']:.0%}"
         )
-        if self._terminal:
-            self._bar.initial = self._bar.initial or step
+        if self._is_terminal:
+            self._bar.initial = self._bar.initial or step  # a resumed run: tqdm's rate counts from here
             self._bar.n = step
-            self._bar.set_postfix_str(told, refresh=True)
-        elif step > self._step and (time.monotonic() - self._printed_s > LINE_EVERY_S or step == total):
-            left_s = (total - step) * progress["global_batch_size"] / max(progress["images_per_s"], 1e-9)
-            print(f"step {step}/{total}  {told}  {left_s / 60:.0f} min left", file=sys.stderr, flush=True)
-            self._printed_s, self._step = time.monotonic(), step
+            self._bar.set_postfix_str(metrics, refresh=True)
+            return
+        is_due = time.monotonic() - self._last_line_s > LOG_INTERVAL_S or step == num_steps
+        if step > self._last_line_step and is_due:
+            remaining_s = (num_steps - step) * progress["global_batch_size"] / max(progress["images_per_s"], 1e-9)
+            print(f"step {step}/{num_steps}  {metrics}  {remaining_s / 60:.0f} min left", file=sys.stderr, flush=True)
+            self._last_line_s, self._last_line_step = time.monotonic(), step

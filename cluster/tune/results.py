@@ -1,6 +1,6 @@
-"""What a sweep found: a record per trial with its curve, kept in storage as results.json and as flat tables.
+"""Results of a sweep: a record per trial with its learning curve, stored as results.json and as flat tables.
 
-The records are the sweep's memory across a killed driver: the table, the report and the winner are all made from them.
+The table, the report and the best trial are made from these records. They survive a killed driver.
 """
 
 from __future__ import annotations
@@ -19,12 +19,20 @@ from cluster.storage.location import open_uri
 from cluster.storage.run_layout import SweepLayout
 from cluster.tune.search_space import Sample
 
-State = Literal["waiting", "running", "finished", "stopped", "failed"]
+TrialState = Literal["waiting", "running", "finished", "stopped", "failed"]
+"""`stopped` is before the last step: by the scheduler, or at the end of the time budget."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A validation of a trial: steps done, the metric, seconds since the trial began, its checkpoint's URI."""
+    """A validation of a trial.
+
+    Attributes:
+      step: training steps done.
+      value: the sweep's metric.
+      seconds: since the trial started.
+      checkpoint: URI of the checkpoint of that step.
+    """
 
     step: int
     value: float
@@ -34,19 +42,19 @@ class Point:
 
 @dataclasses.dataclass
 class TrialRecord:
-    """What is known of a trial.
+    """A trial.
 
     Attributes:
-      trial: Tune's id, the name of its run's folder.
-      sample: the values that it was given, without those whose condition is not met.
-      state: `stopped` is by the scheduler, before the last step.
-      error: why it failed.
-      failures: how often it failed; fewer than the retries if it finished after all.
+      trial: Tune's id, and the name of its run folder.
+      sample: its sampled values, without those whose condition is not met.
+      points: its validations, by step.
+      error: why it failed; empty if it did not, or was retried.
+      failures: how often it failed, retries included.
     """
 
     trial: str
     sample: Sample
-    state: State = "waiting"
+    state: TrialState = "waiting"
     points: list[Point] = dataclasses.field(default_factory=list)
     error: str = ""
     failures: int = 0
@@ -57,23 +65,24 @@ class TrialRecord:
         return max(self.points, key=lambda p: p.step, default=None)
 
     def best(self, mode: str) -> Point | None:
-        """The best validation, the newest of equals."""
+        """The best validation; among equals the newest. `mode` is `max` or `min`."""
         sign = 1 if mode == "max" else -1
         return max(self.points, key=lambda p: (sign * p.value, p.step), default=None)
 
     def add(self, point: Point) -> None:
-        """Adds a validation, in place of an earlier one of the same step."""
-        kept = [p for p in self.points if p.step != point.step]
-        self.points = sorted([*kept, point], key=lambda p: p.step)
+        """Adds a validation; it replaces one of the same step, which a resumed trial repeats."""
+        other_points = [p for p in self.points if p.step != point.step]
+        self.points = sorted([*other_points, point], key=lambda p: p.step)
 
 
 @dataclasses.dataclass
 class SweepResults:
-    """All trials of a sweep, in the order in which they began.
+    """All trials of a sweep, in the order in which they started.
 
     Attributes:
-      metric, mode: what best means.
-      elapsed_s: seconds that drivers have spent on the sweep.
+      metric: validation metric that trials are compared by.
+      mode: `max` or `min`.
+      elapsed_s: seconds that drivers have spent on the sweep, before restarts included.
     """
 
     metric: str
@@ -81,34 +90,32 @@ class SweepResults:
     trials: list[TrialRecord] = dataclasses.field(default_factory=list)
     elapsed_s: float = 0.0
 
-    def of(self, trial: str) -> TrialRecord | None:
-        """The record of a trial."""
+    def record_of(self, trial: str) -> TrialRecord | None:
         return next((record for record in self.trials if record.trial == trial), None)
 
-    def count(self, state: State) -> int:
-        """How many trials are in a state."""
+    def count(self, state: TrialState) -> int:
         return sum(record.state == state for record in self.trials)
 
     def ranked(self) -> list[TrialRecord]:
-        """The trials that were validated at all, the best first; of equals the one that began first."""
+        """The trials with at least one validation, the best first; among equals the one that started first."""
         sign = -1 if self.mode == "max" else 1
 
         def key(record: TrialRecord) -> float:
             best = record.best(self.mode)
-            assert best is not None
+            assert best is not None, "only trials with points are ranked"
             return sign * best.value
 
         return sorted((record for record in self.trials if record.points), key=key)
 
     def save(self, layout: SweepLayout) -> None:
-        """Writes results.json and the tables."""
+        """Writes results.json, trials.csv and trials.parquet into the sweep's folder."""
         open_uri(layout.results).write_bytes(json.dumps(dataclasses.asdict(self), indent=1).encode())
         table = self.table()
-        open_uri(layout.table("csv")).write_bytes(_written(pyarrow.csv.write_csv, table))
-        open_uri(layout.table("parquet")).write_bytes(_written(pyarrow.parquet.write_table, table))
+        open_uri(layout.table("csv")).write_bytes(_serialize(pyarrow.csv.write_csv, table))
+        open_uri(layout.table("parquet")).write_bytes(_serialize(pyarrow.parquet.write_table, table))
 
     def table(self) -> pyarrow.Table:
-        """A row per trial, the best first, the ones without a validation last."""
+        """A row per trial, the best first, those without a validation last."""
         ranked = self.ranked()
         rows = [*ranked, *(record for record in self.trials if not record.points)]
         keys = sorted({key for record in rows for key in record.sample})
@@ -131,19 +138,19 @@ class SweepResults:
 
 
 def load_results(layout: SweepLayout) -> SweepResults | None:
-    """What a sweep has found so far; None before its first result."""
-    place = open_uri(layout.results)
-    if not place.exists():
+    """The results of a sweep so far; None before its first."""
+    location = open_uri(layout.results)
+    if not location.exists():
         return None
-    told = json.loads(place.read_bytes())
+    values = json.loads(location.read_bytes())
     trials = [
         TrialRecord(**(record | {"points": [Point(**point) for point in record["points"]]}))
-        for record in told.pop("trials")
+        for record in values.pop("trials")
     ]
-    return SweepResults(trials=trials, **told)
+    return SweepResults(trials=trials, **values)
 
 
-def _written(write: Any, table: pyarrow.Table) -> bytes:
+def _serialize(write: Any, table: pyarrow.Table) -> bytes:
     buffer = io.BytesIO()
     write(table, buffer)
     return buffer.getvalue()

@@ -1,8 +1,8 @@
-"""Schedulers that know, when a sweep is resumed, what its trials had reached before, and when a run is over.
+"""Tune schedulers that a resumed sweep can use: they know the earlier results of its trials, and when a run is over.
 
-Tune saves its trials and its searcher, but hands a resumed sweep the scheduler as it was at the very start: the first
-trial after a restart would pass every rung unopposed. Here each trial that is added is shown to the scheduler with the
-results that storage has of it.
+Tune saves its trials and its searcher, but a resumed sweep gets its scheduler in the initial state: the first trial
+after a restart would pass every stopping decision without competition. Here the scheduler is fed, for each trial that
+is added, the results that storage has of it.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from cluster.tune.results import load_results
 
 
 class _Resumable:
-    """Before a Tune scheduler among the bases."""
+    """Mixin: stands before a Tune scheduler among the bases."""
 
     _layout: SweepLayout
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """A new trial, or one of before the restart, with what it had reached."""
+        """Adds a trial, and replays its results from storage if it ran before a restart."""
         super().on_trial_add(tune_controller, trial)  # type: ignore[misc]
         results = load_results(self._layout)
-        record = results.of(trial.trial_id) if results else None
+        record = results.record_of(trial.trial_id) if results else None
         if results is None or record is None:
             return
-        for point in record.points:  # what is decided about it now was decided then
+        for point in record.points:  # the decision is ignored: it was carried out before the restart
             self.on_trial_result(tune_controller, trial, {"step": point.step, results.metric: point.value})  # type: ignore[attr-defined]
 
 
 class ResumableASHA(_Resumable, ASHAScheduler):
-    """ASHA (Li et al., 2018): at each rung the best share of the trials so far goes on."""
+    """ASHA (Li et al., 2018): at each rung, only the best fraction of the trials so far continues."""
 
     def __init__(self, layout: SweepLayout, **settings: Any) -> None:
         super().__init__(**settings)
@@ -40,7 +40,7 @@ class ResumableASHA(_Resumable, ASHAScheduler):
 
 
 class ResumableMedian(_Resumable, MedianStoppingRule):
-    """A trial stops when it is below the median of the others at its step (Golovin et al., 2017)."""
+    """Stops a trial that is below the median of the others at its step (Golovin et al., 2017)."""
 
     def __init__(self, layout: SweepLayout, **settings: Any) -> None:
         super().__init__(**settings)
@@ -48,9 +48,9 @@ class ResumableMedian(_Resumable, MedianStoppingRule):
 
 
 class PBT(PopulationBasedTraining):
-    """PBT based training (Jaderberg et al., 2017) that lets a trial's last step be its last.
+    """Population based training (Jaderberg et al., 2017) that ends a trial at its last step.
 
-    Tune's own would pause it there as at each interval, and start it again, or a copy, with nothing left to train.
+    Tune's own pauses it there as at every interval, and then starts it, or a copy, again with nothing left to train.
     """
 
     def __init__(self, last_step: int, **settings: Any) -> None:
@@ -58,7 +58,6 @@ class PBT(PopulationBasedTraining):
         self._last_step = last_step
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """What becomes of a trial that has reported."""
         if result.get("step", 0) >= self._last_step:
             return TrialScheduler.CONTINUE
         return super().on_trial_result(tune_controller, trial, result)

@@ -1,9 +1,9 @@
-"""`run_sweep`: Ray Tune over `train_run`, from a checked space to a winner that can be pulled.
+"""`run_sweep`: a hyperparameter search with Ray Tune over `train_run`.
 
-Each trial is a distributed run in a folder of its own below the sweep's (`cluster/tune/trial.py`). Tune keeps its own
-state beside them, after every report; the same call goes on from it, whatever ended the last one. How many trials
-run at once follows from what one needs and what the cluster has: trials that wait for each other's CPUs half started
-would wait for ever.
+Each trial is a distributed run in its own folder below the sweep's (`cluster/tune/trial.py`). Tune writes its own state
+beside them after every report; calling `run_sweep` again resumes from it, however the last call ended. The number of
+concurrent trials follows from what a trial needs and what the cluster has: if too many started at once, each could hold
+some of its CPUs and wait forever for the rest.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import dataclasses
 import json
 import math
 import warnings
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 from ray import tune
 
@@ -22,39 +23,51 @@ from cluster.errors import RunError
 from cluster.session import cluster_limits, local_session
 from cluster.storage.location import Location, absolute_uri, open_uri
 from cluster.storage.run_layout import TUNE_NAME, SweepLayout
-from cluster.train.launch import check_start, cpus_wanted, describe, with_absolute_uris
-from cluster.tune.callback import Budget, SweepCallback
-from cluster.tune.results import SweepResults, TrialRecord, load_results
+from cluster.train.launch import check_init, describe, local_cluster_cpus, with_absolute_uris
+from cluster.tune.callback import SweepCallback, TimeBudget
+from cluster.tune.results import SweepResults, load_results
 from cluster.tune.schedulers import PBT, ResumableASHA, ResumableMedian
-from cluster.tune.search_space import Sample, SearchSpace, Value, check_space
+from cluster.tune.search_space import Sample, SearchSpace, check_space
 from cluster.tune.trial import TrialSettings, run_trial
-from textscanner.config import BEST_METRIC, Config, difference
+from textscanner.config import BEST_METRIC, Config, difference, require
+from textscanner.errors import UserError
 
-SCHEDULERS = ("asha", "hyperband", "pbt", "median", "fifo")
-SEARCHES = ("random", "tpe", "qmc")
-REDUCTION = 3  # ASHA and hyperband: the best third goes on
-# Without a GPU, cores of one machine are only a count; a trial's own process waits nearly all the time.
+SchedulerName = Literal["asha", "hyperband", "pbt", "median", "fifo"]
+SearchName = Literal["random", "tpe", "qmc"]
+Mode = Literal["max", "min"]
+
+REDUCTION_FACTOR = 3  # ASHA and hyperband: the best third of the trials continues
+# CPUs of the process that drives a trial. It waits nearly all the time: its workers have CPUs of their own.
 TRIAL_CPUS = 0.01
-SHARED_CACHE = "~/.cache/textscanner"  # on every node, at most data.cache_gib
-# PBT based training changes a running trial: only what does not shape the network.
-CHANGEABLE_SECTIONS = ("optimizer", "losses", "data")
+SHARED_CACHE_DIR = "~/.cache/textscanner"  # on every node, at most data.cache_gib
+# Sections whose keys PBT may vary: it changes running trials, so nothing that shapes the network.
+MUTABLE_SECTIONS = ("optimizer", "losses", "data")
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What is asked for.
+    """The settings of a sweep.
 
     Attributes:
       spec: what trials start from; `train.num_steps` is the longest trial, `train.validate_every_steps` the shortest.
-      num_trials: samples.
-      scheduler: `asha` stops the worst two thirds early, at validate_every_steps x 3^k steps; `hyperband` spares some
-        trials the first of these; `median` those below it; `pbt` restarts bad trials from good ones' checkpoints;
-        `fifo` runs all to the end.
-      search: `random`, Optuna's `tpe` (learns from finished trials) or `qmc` (evenly spread).
-      budget_s: the sweep ends after so long; None for when its trials are done.
-      retries: how often a trial that failed is tried again.
-      stall_s: a trial that takes no step for so long has failed.
+      space: the keys that are varied.
+      storage_uri: folder or bucket of all sweeps and runs.
+      name: the sweep's folder in it.
+      num_trials: number of samples.
+      scheduler: early stopping. `asha` stops the worst two thirds after validate_every_steps x 3^k steps; `hyperband`
+        lets some trials skip the first of these stops; `median` stops trials below the median of the others; `pbt`
+        restarts bad trials from the checkpoints of good ones; `fifo` stops none.
+      search: `random`, Optuna's `tpe` (learns from finished trials) or `qmc` (quasi-random, evenly spread).
+      metric: validation metric that trials are compared by.
+      mode: whether the best trial has the largest or the smallest metric.
+      budget_s: time limit of the whole sweep in seconds, restarts included; None for no limit.
+      seed: of the samples.
+      retries: how often a failed trial is retried.
+      stall_s: a trial that takes no step for so many seconds has failed.
       warm_start: URI of an earlier sweep whose trials `tpe` learns from first; empty for none.
+
+    Raises:
+      UserError: a value breaks a rule, or the space does not fit the config.
     """
 
     spec: RunSpec
@@ -62,10 +75,10 @@ class Sweep:
     storage_uri: str
     name: str
     num_trials: int
-    scheduler: Literal["asha", "hyperband", "pbt", "median", "fifo"] = "asha"
-    search: Literal["random", "tpe", "qmc"] = "random"
+    scheduler: SchedulerName = "asha"
+    search: SearchName = "random"
     metric: str = BEST_METRIC
-    mode: Literal["max", "min"] = "max"
+    mode: Mode = "max"
     budget_s: float | None = None
     seed: int = 0
     retries: int = 1
@@ -73,41 +86,44 @@ class Sweep:
     warm_start: str = ""
 
     def __post_init__(self) -> None:
-        shortest, longest = self.config.train.validate_every_steps, self.config.train.num_steps
-        checks = (
-            (self.num_trials >= 1, "--trials", self.num_trials, "must be at least 1"),
-            (self.scheduler in SCHEDULERS, "--scheduler", self.scheduler, f"one of {', '.join(SCHEDULERS)}"),
-            (self.search in SEARCHES, "--search", self.search, f"one of {', '.join(SEARCHES)}"),
-            (self.mode in ("max", "min"), "--mode", self.mode, "max or min"),
-            (self.budget_s is None or self.budget_s > 0, "--budget-minutes", self.budget_s, "must be positive"),
-            (self.retries >= 0, "--retries", self.retries, "must not be negative"),
-            (self.stall_s > 0, "--stall-minutes", self.stall_s, "must be positive"),
-            (
-                shortest <= longest,
-                "train.validate_every_steps",
-                shortest,
-                f"must not exceed train.num_steps ({longest})",
-            ),
+        require(self.num_trials >= 1, "num_trials", self.num_trials, "must be at least 1")
+        for field, choices in (("scheduler", SchedulerName), ("search", SearchName), ("mode", Mode)):
+            value, names = getattr(self, field), get_args(choices)
+            require(value in names, field, value, f"must be one of {', '.join(names)}")
+        require(self.budget_s is None or self.budget_s > 0, "budget_s", self.budget_s, "must be positive")
+        require(self.retries >= 0, "retries", self.retries, "must not be negative")
+        require(self.stall_s > 0, "stall_s", self.stall_s, "must be positive")
+        train = self.config.train
+        require(
+            train.validate_every_steps <= train.num_steps,
+            "train.validate_every_steps",
+            train.validate_every_steps,
+            f"must not exceed train.num_steps ({train.num_steps})",
         )
-        for holds, name, value, rule in checks:
-            if not holds:
-                raise ValueError(f"{name} is {value!r}: {rule}")
-        known = validation_metrics(self.config.data.val)
-        if self.metric not in known:
-            why = f"there are {', '.join(known)}" if known else "no --val is given, so nothing is validated"
-            raise ValueError(f"--metric is {self.metric!r}: no trial would report it; {why}")
+        self._check_metric()
         if self.scheduler == "pbt":
-            if self.search != "random":
-                raise ValueError(f"--scheduler pbt changes values itself: it needs --search random, not {self.search}")
-            shaping = [key for key in self.space.domains if key.partition(".")[0] not in CHANGEABLE_SECTIONS]
-            if shaping:
-                raise ValueError(
-                    f"--scheduler pbt cannot vary {', '.join(shaping)}: it changes trials as they run; "
-                    f"vary keys of {', '.join(CHANGEABLE_SECTIONS)}, or take asha"
-                )
+            self._check_pbt()
         if self.warm_start and self.search != "tpe":
-            raise ValueError(f"--warm-start needs --search tpe: {self.search} learns nothing from other trials")
+            raise UserError(
+                f"warm_start is {self.warm_start!r}: it needs search 'tpe'; {self.search!r} does not learn from trials"
+            )
         check_space(self.space, self.config)
+
+    def _check_metric(self) -> None:
+        reported = validation_metrics(self.config.data.val)
+        if self.metric not in reported:
+            reason = f"must be one of {', '.join(reported)}" if reported else "data.val is empty: nothing is validated"
+            raise UserError(f"metric is {self.metric!r}: no trial would report it; {reason}")
+
+    def _check_pbt(self) -> None:
+        if self.search != "random":
+            raise UserError(f"search is {self.search!r}: scheduler 'pbt' changes values itself and needs 'random'")
+        fixed = [key for key in self.space.domains if key.partition(".")[0] not in MUTABLE_SECTIONS]
+        if fixed:
+            raise UserError(
+                f"scheduler is 'pbt': it changes running trials and cannot vary {', '.join(fixed)}; "
+                f"vary keys of {', '.join(MUTABLE_SECTIONS)}, or use 'asha'"
+            )
 
     @property
     def config(self) -> Config:
@@ -116,14 +132,13 @@ class Sweep:
 
     @property
     def layout(self) -> SweepLayout:
-        """Where everything is."""
+        """Paths of the sweep."""
         return SweepLayout(absolute_uri(self.storage_uri), self.name)
 
     def describe(self) -> list[str]:
-        """The sweep's arithmetic, a line each."""
-        train = self.config.train
+        """Describes trials, steps and budget, a line each."""
+        train, workers = self.config.train, self.spec.runtime.train.workers
         keys = ", ".join(self.space.domains)
-        workers = self.spec.runtime.train.workers
         lines = [
             f"sweep   {self.num_trials} trials of {workers} workers, {self.search} search over {keys}",
             f"        {train.validate_every_steps} to {train.num_steps} steps by {self.scheduler}; "
@@ -135,30 +150,34 @@ class Sweep:
 
     @property
     def trial_spec(self) -> RunSpec:
-        """What samples change: every validation is saved, so that each result has its checkpoint; what one trial read
-        from a bucket, the next ones on that node take from its disk."""
+        """The run spec of the trials, before a sample is applied.
+
+        Every validation saves a checkpoint, so that each result has the weights that it was measured with. Trials of a
+        node share a disk cache of what they read from a bucket.
+        """
         train, runtime = self.config.train, self.spec.runtime
-        keep = runtime.train.keep_checkpoints if self.mode == "max" else train.num_steps  # `prune` takes most for best
-        config = dataclasses.replace(
-            self.config,
-            train=dataclasses.replace(
-                train, checkpoint_every_steps=train.validate_every_steps, best_metric=self.metric
-            ),
-        )
+        # `prune` takes the largest metric for the best; with "min" all checkpoints are kept.
+        keep = runtime.train.keep_checkpoints if self.mode == "max" else train.num_steps
+        train = dataclasses.replace(train, checkpoint_every_steps=train.validate_every_steps, best_metric=self.metric)
+        config = dataclasses.replace(self.config, train=train)
         ingest = runtime.data
         if not ingest.cache_dir and any("://" in uri for uri in (*config.data.train, *config.data.val)):
-            ingest = dataclasses.replace(ingest, cache_dir=SHARED_CACHE)
+            ingest = dataclasses.replace(ingest, cache_dir=SHARED_CACHE_DIR)
         workers = dataclasses.replace(runtime.train, keep_checkpoints=keep)
         return with_absolute_uris(RunSpec(config, dataclasses.replace(runtime, train=workers, data=ingest)))
 
 
 @dataclasses.dataclass(frozen=True)
-class Winner:
-    """A sweep's best trial.
+class BestTrial:
+    """The best trial of a sweep.
 
     Attributes:
-      sample: its values.
-      spec: its whole run spec.
+      trial: its id.
+      value: its best metric.
+      step: the step at which it was measured.
+      checkpoint: URI of the checkpoint of that step.
+      sample: its sampled values.
+      spec: its complete run spec.
     """
 
     trial: str
@@ -170,64 +189,83 @@ class Winner:
 
 
 def run_sweep(sweep: Sweep) -> SweepResults:
-    """Runs a sweep, or goes on with it.
+    """Runs a sweep, or resumes it; returns the results of all trials.
 
     Raises:
-      ValueError: the folder holds another sweep, the data is missing, or no trial fits the cluster.
-      RunError: no trial gave a result.
+      UserError: the folder holds another sweep, the data is missing, or no trial fits the cluster.
+      RunError: no trial gave a result, or Ray Tune ended before all trials were done.
+
+    Example:
+      >>> from cluster.config import RunSpec, override
+      >>> from cluster.tune.search_space import SPACES
+      >>> from textscanner.presets import preset
+      >>> data = ['data.train=["data/words"]', 'data.val=["data/held_out"]']
+      >>> sweep = Sweep(override(RunSpec(preset("small")), data), SPACES["finetune"], "runs", "sweep", num_trials=8)
+      >>> results = run_sweep(sweep)  # doctest: +SKIP
+      >>> best_trial(sweep, results).checkpoint  # doctest: +SKIP
+      '/home/me/runs/sweep/trials/4f1c2_00003/step_00010000'
     """
     spec, layout = sweep.trial_spec, sweep.layout
     describe(spec)
-    check_start(spec.config.train.init)
-    with local_session(cpus_wanted(spec), state_api=True):
-        concurrent = trials_at_once(spec, cluster_limits())
-        _claim(sweep)
-        tuner = _tuner(sweep, spec, concurrent)
+    check_init(spec.config.train.init)
+    # The State API: only with it does Ray Train free the resources of a trial that was stopped.
+    with local_session(local_cluster_cpus(spec), state_api=True):
+        max_concurrent = max_concurrent_trials(spec, cluster_limits())
+        _claim_folder(sweep)
+        tuner = _tuner(sweep, spec, max_concurrent)
         tuner.fit()
     results = load_results(layout)
     if results is None or not results.ranked():
-        told = {record.error for record in results.trials if record.error} if results else set()
-        raise RunError(f"no trial gave a result: {'; '.join(sorted(told)) or 'none was validated'}")
-    over = sum(results.count(state) for state in ("finished", "stopped", "failed"))
-    if over < sweep.num_trials and not (sweep.budget_s and results.elapsed_s >= sweep.budget_s):
-        raise RunError(f"Ray Tune ended with {over} of {sweep.num_trials} trials done")
+        errors = {record.error for record in results.trials if record.error} if results else set()
+        raise RunError(f"no trial gave a result: {'; '.join(sorted(errors)) or 'none was validated'}")
+    num_done = sum(results.count(state) for state in ("finished", "stopped", "failed"))
+    if num_done < sweep.num_trials and not (sweep.budget_s and results.elapsed_s >= sweep.budget_s):
+        raise RunError(f"Ray Tune ended with {num_done} of {sweep.num_trials} trials done")
     return results
 
 
-def winner(sweep: Sweep, results: SweepResults) -> Winner:
-    """The best trial by the sweep's metric, and the checkpoint in storage that has it."""
+def best_trial(sweep: Sweep, results: SweepResults) -> BestTrial:
+    """The best trial by the sweep's metric, with the checkpoint that reached it."""
     record = results.ranked()[0]
     best = record.best(sweep.mode)
-    assert best is not None
+    assert best is not None, "ranked trials have a validation"
     spec = sweep.trial_spec
     spec = dataclasses.replace(spec, config=sweep.space.apply(spec.config, record.sample))
-    return Winner(record.trial, best.value, best.step, best.checkpoint, record.sample, spec)
+    return BestTrial(record.trial, best.value, best.step, best.checkpoint, record.sample, spec)
 
 
-def trials_at_once(spec: RunSpec, resources: dict[str, float]) -> int:
-    """How many trials the cluster runs at the same time.
+def max_concurrent_trials(spec: RunSpec, resources: dict[str, float]) -> int:
+    """How many trials fit the cluster at the same time.
+
+    Args:
+      resources: the cluster's, `CPU` and `GPU`.
 
     Raises:
-      ValueError: not even one fits.
+      UserError: not even one fits.
     """
     train, read_cpus = spec.runtime.train, spec.runtime.data.cpus_per_read_task
-    needs = {"CPU": train.workers * train.cpus_per_worker + read_cpus + TRIAL_CPUS}
+    required = {"CPU": train.workers * train.cpus_per_worker + read_cpus + TRIAL_CPUS}
     if train.gpus_per_worker:
-        needs["GPU"] = float(train.workers * train.gpus_per_worker)
-    fits = {name: math.floor(resources.get(name, 0.0) / need + 1e-9) for name, need in needs.items()}
-    if min(fits.values()) < 1:
-        short = min(fits, key=lambda name: fits[name])
-        raise ValueError(
-            f"no trial fits: {train.workers} workers x {train.cpus_per_worker:g} CPU and {train.gpus_per_worker} GPU, "
-            f"and {read_cpus:g} CPU to read, make {needs[short]:g} {short}; the cluster has "
-            f"{resources.get(short, 0.0):g}. Lower --workers-per-trial or train.cpus_per_worker, or add nodes"
+        required["GPU"] = float(train.workers * train.gpus_per_worker)
+    # The small term: 0.3 / 0.1 is just below 3 in floating point.
+    fitting = {name: math.floor(resources.get(name, 0.0) / need + 1e-9) for name, need in required.items()}
+    if min(fitting.values()) < 1:
+        scarce = min(fitting, key=lambda name: fitting[name])
+        raise UserError(
+            f"no trial fits the cluster: {train.workers} workers x {train.cpus_per_worker:g} CPU and "
+            f"{train.gpus_per_worker} GPU, and {read_cpus:g} CPU to read, make {required[scarce]:g} {scarce}; the "
+            f"cluster has {resources.get(scarce, 0.0):g}. Lower train.workers or train.cpus_per_worker, or add nodes"
         )
-    return min(fits.values())
+    return min(fitting.values())
 
 
-def _claim(sweep: Sweep) -> None:
-    """Writes down what a new sweep is; refuses a folder that holds another."""
-    told: dict[str, Any] = {
+def _claim_folder(sweep: Sweep) -> None:
+    """Writes the settings of a new sweep into its folder.
+
+    Raises:
+      UserError: the folder holds another sweep.
+    """
+    settings: dict[str, Any] = {
         "config": sweep.trial_spec.config.to_dict(),
         "space": {key: dataclasses.asdict(domain) for key, domain in sweep.space.domains.items()},
         "num_trials": sweep.num_trials,
@@ -237,38 +275,44 @@ def _claim(sweep: Sweep) -> None:
         "mode": sweep.mode,
         "seed": sweep.seed,
     }
-    place = open_uri(sweep.layout.marker)
-    if place.write_new(json.dumps(told, indent=2).encode()):
+    location = open_uri(sweep.layout.marker)
+    if location.write_new(json.dumps(settings, indent=2).encode()):
         return
-    there = json.loads(place.read_bytes())
-    wanted = json.loads(json.dumps(told))
-    changed = [key for key in wanted if key != "config" and there.get(key) != wanted[key]]
-    changed += difference(Config.from_dict(there["config"]).to_dict(), told["config"])
+    existing = json.loads(location.read_bytes())
+    requested = json.loads(json.dumps(settings))  # tuples become lists, as in the file
+    changed = [key for key in requested if key != "config" and existing.get(key) != requested[key]]
+    changed += difference(Config.from_dict(existing["config"]).to_dict(), settings["config"])
     if changed:
-        raise ValueError(
-            f"{sweep.layout.root} holds another sweep; give another --name, or the old values. Changed:\n  "
-            + "\n  ".join(changed)
+        raise UserError(
+            f"{sweep.layout.root} holds another sweep: choose another name, or restore the old values. Changed:"
+            "\n  " + "\n  ".join(changed)
         )
 
 
-def _tuner(sweep: Sweep, spec: RunSpec, concurrent: int) -> tune.Tuner:
+def _tuner(sweep: Sweep, spec: RunSpec, max_concurrent: int) -> tune.Tuner:
+    """Tune's driver of the sweep, restored from its saved state if there is any."""
     layout = sweep.layout
     settings = TrialSettings(spec.to_dict(), sweep.space, layout.trials, sweep.stall_s)
     trainable = tune.with_resources(tune.with_parameters(run_trial, settings=settings), {"CPU": TRIAL_CPUS})
-    own = open_uri(layout.tune)
-    files = own.filesystem_of_whole_files()
-    param_space = _domains(sweep) if sweep.search == "random" else {}  # Optuna is given its own
-    if saved_by_tune(own, sweep.search):
+    state = open_uri(layout.tune)
+    filesystem = state.filesystem_of_whole_files()
+    param_space = _tune_domains(sweep.space) if sweep.search == "random" else {}  # Optuna's searcher has its own
+    if has_tune_state(state, sweep.search):
         return tune.Tuner.restore(
-            own.path,
+            state.path,
             trainable,
-            storage_filesystem=files,
+            storage_filesystem=filesystem,
             resume_unfinished=True,
             param_space=param_space,
         )
-    stop = Budget(layout, sweep.budget_s) if sweep.budget_s else None
-    watch = SweepCallback(
-        layout, sweep.space, sweep.metric, sweep.mode, sweep.num_trials, spec.config.train.num_steps, sweep.budget_s
+    callback = SweepCallback(
+        layout=layout,
+        space=sweep.space,
+        metric=sweep.metric,
+        mode=sweep.mode,
+        num_trials=sweep.num_trials,
+        num_steps=spec.config.train.num_steps,
+        budget_s=sweep.budget_s,
     )
     return tune.Tuner(
         trainable,
@@ -277,161 +321,150 @@ def _tuner(sweep: Sweep, spec: RunSpec, concurrent: int) -> tune.Tuner:
             metric=sweep.metric,
             mode=sweep.mode,
             num_samples=sweep.num_trials,
-            max_concurrent_trials=concurrent,
-            scheduler=scheduler(sweep),
-            search_alg=searcher(sweep, concurrent),
-            trial_dirname_creator=_tune_folder,
+            max_concurrent_trials=max_concurrent,
+            scheduler=make_scheduler(sweep),
+            search_alg=make_searcher(sweep, max_concurrent),
+            trial_dirname_creator=_trial_dirname,
         ),
         run_config=tune.RunConfig(
             name=TUNE_NAME,
             storage_path=open_uri(layout.root).path,
-            storage_filesystem=files,
+            storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=sweep.retries),
-            # Pointers, of some hundred bytes. Tune deletes one before it has saved that there is a newer: if the driver
-            # dies between, the trial could never start again.
+            # All of Tune's checkpoints are kept: they are pointers of some hundred bytes. Tune would delete one before
+            # it saves that there is a newer one; a driver killed in between could never start the trial again.
             checkpoint_config=tune.CheckpointConfig(num_to_keep=None),
-            callbacks=[watch],
-            stop=stop,
+            callbacks=[callback],
+            stop=TimeBudget(layout, sweep.budget_s) if sweep.budget_s else None,
             verbose=0,
         ),
     )
 
 
-def saved_by_tune(place: Location, search: str) -> bool:
-    """Whether Tune's folder holds all that it goes on from: a driver may die while they are written first, and Tune
-    would end such a sweep at once as if nothing were left to do."""
-    wanted = ["tuner.pkl", "experiment_state-"]
-    wanted += ["basic-variant-state-"] if search == "random" else ["search_gen_state-", "searcher-state-"]
-    names = [name for name, _ in place.names()]
-    return all(any(name.startswith(start) for name in names) for start in wanted)
+def has_tune_state(folder: Location, search: str) -> bool:
+    """Whether Tune's folder holds everything that Tune needs to resume.
+
+    A driver may die while Tune saves for the first time. Restored from such a folder, Tune would end the sweep at once
+    as if all trials were done.
+    """
+    prefixes = ["tuner.pkl", "experiment_state-"]
+    prefixes += ["basic-variant-state-"] if search == "random" else ["search_gen_state-", "searcher-state-"]
+    names = [name for name, _ in folder.names()]
+    return all(any(name.startswith(prefix) for name in names) for prefix in prefixes)
 
 
-def _tune_folder(trial: Any) -> str:
-    """Where Tune keeps a trial's pointers and TensorBoard's HParams; its default name holds all values."""
+def _trial_dirname(trial: Any) -> str:
+    """Folder of a trial's pointers and TensorBoard's HParams; Tune's default name would contain all sampled values."""
     return str(trial.trial_id)
 
 
-def _domains(sweep: Sweep) -> dict[str, Any]:
-    """The space in Ray Tune's words."""
-    made = {
+def _tune_domains(space: SearchSpace) -> dict[str, Any]:
+    """The space as Ray Tune's domains."""
+    makers = {
         "uniform": lambda values: tune.uniform(*values),
         "loguniform": lambda values: tune.loguniform(*values),
         "randint": lambda values: tune.randint(values[0], values[1] + 1),
         "choice": lambda values: tune.choice(list(values)),
     }
-    return {key: made[domain.kind](domain.values) for key, domain in sweep.space.domains.items()}
+    return {key: makers[domain.kind](domain.values) for key, domain in space.domains.items()}
 
 
-def _mutations(sweep: Sweep) -> dict[str, Any]:
-    """The space for population based training, which goes to a neighbour in a list and multiplies all else."""
-    choices = {key: list(d.values) for key, d in sweep.space.domains.items() if d.kind == "choice"}
-    return _domains(sweep) | choices
+def _pbt_mutations(space: SearchSpace) -> dict[str, Any]:
+    """The space for PBT, which moves to a neighbour in a list and multiplies everything else."""
+    choices = {key: list(d.values) for key, d in space.domains.items() if d.kind == "choice"}
+    return _tune_domains(space) | choices
 
 
-def scheduler(sweep: Sweep) -> Any:
-    """Ray Tune's scheduler."""
+def make_scheduler(sweep: Sweep) -> Any:
+    """Ray Tune's scheduler of the sweep."""
     from ray.tune import schedulers
 
-    steps, shortest = sweep.config.train.num_steps, sweep.config.train.validate_every_steps
+    max_steps, min_steps = sweep.config.train.num_steps, sweep.config.train.validate_every_steps
     if sweep.scheduler in ("asha", "hyperband"):
-        # Tune's HyperBandScheduler wants all trials added at once; as they come, it stops none.
-        rungs = 1 + math.floor(math.log(steps / shortest, REDUCTION) + 1e-9)
+        # Hyperband as ASHA with several brackets: Tune's HyperBandScheduler stops trials only if all are added at once.
+        num_brackets = 1 + math.floor(math.log(max_steps / min_steps, REDUCTION_FACTOR) + 1e-9)
         return ResumableASHA(
             sweep.layout,
             time_attr="step",
-            max_t=steps,
-            grace_period=shortest,
-            reduction_factor=REDUCTION,
-            brackets=rungs if sweep.scheduler == "hyperband" else 1,
+            max_t=max_steps,
+            grace_period=min_steps,
+            reduction_factor=REDUCTION_FACTOR,
+            brackets=num_brackets if sweep.scheduler == "hyperband" else 1,
         )
     if sweep.scheduler == "median":
-        return ResumableMedian(sweep.layout, time_attr="step", grace_period=shortest, min_samples_required=2)
+        return ResumableMedian(sweep.layout, time_attr="step", grace_period=min_steps, min_samples_required=2)
     if sweep.scheduler == "pbt":
         return PBT(
-            steps,
-            perturbation_interval=shortest,
-            hyperparam_mutations=_mutations(sweep),
-            custom_explore_fn=sweep.space.within,  # Tune's own steps, x 0.8 or x 1.2, leave the range
-            synch=True,  # trials wait for each other at each interval: also those that there was no room for at once
+            max_steps,
+            perturbation_interval=min_steps,
+            hyperparam_mutations=_pbt_mutations(sweep.space),
+            custom_explore_fn=sweep.space.clip,  # Tune multiplies by 0.8 or 1.2, which may leave the range
+            synch=True,  # trials wait for each other at each interval, also those that have not had room to start yet
         )
     return schedulers.FIFOScheduler()
 
 
-def searcher(sweep: Sweep, concurrent: int) -> Any:
-    """Ray Tune's search algorithm; it knows what the earlier sweep found.
+def make_searcher(sweep: Sweep, max_concurrent: int) -> Any:
+    """Ray Tune's search algorithm of the sweep; `tpe` is given the trials of `warm_start`.
 
     Raises:
-      ValueError: the earlier sweep cannot be used.
+      UserError: the earlier sweep cannot be used.
     """
     if sweep.search == "random":
         from ray.tune.search.basic_variant import BasicVariantGenerator
 
-        return BasicVariantGenerator(random_state=sweep.seed, max_concurrent=concurrent)
+        return BasicVariantGenerator(random_state=sweep.seed, max_concurrent=max_concurrent)
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of QMC, which we pin
-    samplers = {
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # QMC; our Optuna is pinned
+    samplers: dict[str, Callable[[], Any]] = {
         "tpe": lambda: optuna.samplers.TPESampler(seed=sweep.seed, multivariate=True, constant_liar=True),
         "qmc": lambda: optuna.samplers.QMCSampler(seed=sweep.seed, warn_independent_sampling=False),
     }
-    points, rewards = _earlier(sweep)
+    samples, values = _warm_start_trials(sweep)
     return OptunaSearch(
-        space=distributions(sweep.space),
+        space=optuna_distributions(sweep.space),
         metric=sweep.metric,
         mode=sweep.mode,
         sampler=samplers[sweep.search](),
-        points_to_evaluate=points or None,
-        evaluated_rewards=rewards or None,
+        points_to_evaluate=samples or None,
+        evaluated_rewards=values or None,
     )
 
 
-def distributions(space: SearchSpace) -> dict[str, Any]:
-    """The space in Optuna's words."""
+def optuna_distributions(space: SearchSpace) -> dict[str, Any]:
+    """The space as Optuna's distributions."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    found: dict[str, Any] = {}
+    distributions: dict[str, Any] = {}
     for key, domain in space.domains.items():
         if domain.kind == "choice":
-            found[key] = CategoricalDistribution(list(domain.values))
+            distributions[key] = CategoricalDistribution(list(domain.values))
         elif domain.kind == "randint":
             low, high = domain.bounds
-            found[key] = IntDistribution(int(low), int(high))
+            distributions[key] = IntDistribution(int(low), int(high))
         else:
-            found[key] = FloatDistribution(*domain.bounds, log=domain.kind == "loguniform")
-    return found
+            distributions[key] = FloatDistribution(*domain.bounds, log=domain.kind == "loguniform")
+    return distributions
 
 
-def _earlier(sweep: Sweep) -> tuple[list[Sample], list[float]]:
-    """Samples and results of the earlier sweep, as far as they lie in this one's space."""
+def _warm_start_trials(sweep: Sweep) -> tuple[list[Sample], list[float]]:
+    """Samples and best metrics of the trials of the earlier sweep that lie in this sweep's space."""
     if not sweep.warm_start:
         return [], []
-    storage, _, name = absolute_uri(sweep.warm_start).rstrip("/").rpartition("/")
-    results = load_results(SweepLayout(storage, name))
+    storage_uri, _, name = absolute_uri(sweep.warm_start).rstrip("/").rpartition("/")
+    results = load_results(SweepLayout(storage_uri, name))
     if results is None or not results.ranked():
-        raise ValueError(f"--warm-start is {sweep.warm_start!r}: there is no sweep with results")
+        raise UserError(f"warm_start is {sweep.warm_start!r}: there is no sweep with results")
     if results.metric != sweep.metric:
-        raise ValueError(f"--warm-start is {sweep.warm_start!r}: it measured {results.metric}, not {sweep.metric}")
-    usable = [(record, sample) for record in results.ranked() if (sample := _within(sweep, record))]
+        raise UserError(f"warm_start is {sweep.warm_start!r}: it measured {results.metric}, not {sweep.metric}")
+    usable = [
+        (sample, best.value)
+        for record in results.ranked()
+        if (sample := sweep.space.restrict(record.sample)) and (best := record.best(sweep.mode))
+    ]
     if not usable:
-        raise ValueError(f"--warm-start is {sweep.warm_start!r}: none of its trials lies in this space")
-    values = [point.value for record, _ in usable if (point := record.best(sweep.mode))]
-    return [sample for _, sample in usable], values
-
-
-def _within(sweep: Sweep, record: TrialRecord) -> Sample | None:
-    sample: dict[str, Value] = {}
-    for key, domain in sweep.space.domains.items():
-        value = record.sample.get(key)
-        if value is None:
-            return None
-        if domain.kind == "choice":
-            inside = value in domain.values
-        else:
-            low, high = domain.bounds
-            inside = low <= float(value) <= high
-        if not inside:
-            return None
-        sample[key] = value
-    return sample
+        raise UserError(f"warm_start is {sweep.warm_start!r}: none of its trials lies in this sweep's space")
+    return [sample for sample, _ in usable], [value for _, value in usable]

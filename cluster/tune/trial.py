@@ -1,11 +1,11 @@
-"""One trial of a sweep: a sample of the space becomes a config, and `train_run` trains it like any other run.
+"""One trial of a sweep: a sample is applied to the config, and `train_run` trains it like any other run.
 
-The run's folder is the trial's memory. A trial that is started again (a lost node, a killed driver, a retry) tells Tune
-what its folder holds already and goes on from its last checkpoint. What Tune sees as a trial's checkpoint is a pointer
-to one in storage: a paused trial finds its own again, and population based training starts a trial from another's.
+The trial's run folder is its memory. When Tune starts a trial again (lost node, killed driver, retry), the trial first
+reports the checkpoints that its folder holds, then resumes from the newest. Tune's own checkpoint of a trial is only a
+pointer to one in storage: a paused trial finds its checkpoint again through it, and PBT starts a trial from another's.
 
-A run that no longer moves is given up (`cluster/train/stall_monitor.py`): its trial fails, its processes
-end with the trial's, and the sweep goes on.
+A run that stalls (`cluster/train/stall_monitor.py`) is a failed trial: its processes end with the trial's, and the
+sweep continues.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from cluster.config import RunSpec
 from cluster.errors import RunError
 from cluster.storage.checkpoints import complete_checkpoints, step_folder
 from cluster.storage.location import open_uri
-from cluster.train.stall_monitor import MonitoredRun, Report
+from cluster.train.progress import CheckpointReport
+from cluster.train.stall_monitor import MonitoredRun
 from cluster.tune.search_space import Sample, SearchSpace
 from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME
 
@@ -34,10 +35,10 @@ class TrialSettings:
     """What all trials of a sweep share.
 
     Attributes:
-      spec: the run spec whose config samples change, as a dict.
-      space: what is sampled.
-      trials_uri: where the trials' run folders are.
-      stall_s: how long a run may take no step before it is given up.
+      spec: the run spec that samples are applied to, as a dict.
+      space: the keys that are varied.
+      trials_uri: folder of the trials' run folders.
+      stall_s: timeout in seconds for a step of the run.
     """
 
     spec: dict[str, Any]
@@ -47,54 +48,64 @@ class TrialSettings:
 
 
 def run_trial(sample: Sample, settings: TrialSettings) -> None:
-    """Tune's trainable: trains a sample's config and reports every checkpoint.
+    """Tune's trainable: trains the config of a sample and reports each validated checkpoint.
 
     Raises:
       RunError: the run failed, or took no step for `stall_s`.
     """
     spec = RunSpec.from_dict(settings.spec)
     spec = dataclasses.replace(spec, config=settings.space.apply(spec.config, sample))
-    name = _enter(settings.trials_uri, tune.get_context().get_trial_id())
-    known = complete_checkpoints(f"{settings.trials_uri}/{name}")
-    for checkpoint in known:
+    name = _prepare_folder(settings.trials_uri, tune.get_context().get_trial_id())
+    for checkpoint in complete_checkpoints(f"{settings.trials_uri}/{name}"):
         if checkpoint.metrics:
-            _tell({"step": checkpoint.step, "checkpoint": checkpoint.uri} | checkpoint.metrics)
+            _report({"step": checkpoint.step, "checkpoint": checkpoint.uri} | checkpoint.metrics)
     run = MonitoredRun(spec, settings.trials_uri, name)
     for report in run.reports(settings.stall_s):
-        if len(report) > 2:  # a step without a validation teaches a sweep nothing
-            _tell(report)
+        if len(report) > 2:  # more than step and checkpoint: it was validated
+            _report(report)
 
 
-def _tell(report: Report) -> None:
+def _report(report: CheckpointReport) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (pathlib.Path(folder) / POINTER_NAME).write_text(json.dumps(report))
         tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-def _enter(trials_uri: str, trial: str) -> str:
-    """The name of the run's folder; one that starts from another trial's checkpoint is given a copy of it."""
-    given = tune.get_checkpoint()
-    if given is None:
+def _prepare_folder(trials_uri: str, trial: str) -> str:
+    """Returns the name of the trial's run folder, with another trial's checkpoint in it if Tune starts it from there.
+
+    The folder is named after the trial. After PBT has replaced its weights, the trial continues in a new folder,
+    `TRIAL-from-DONOR-STEP`: the steps after the exchange belong to another history.
+    """
+    tune_checkpoint = tune.get_checkpoint()
+    if tune_checkpoint is None:
         return trial
-    with given.as_directory() as folder:
+    with tune_checkpoint.as_directory() as folder:
         pointer = json.loads((pathlib.Path(folder) / POINTER_NAME).read_text())
-    donor, _, _ = pointer["checkpoint"].rpartition("/")
-    donor_name = donor.rpartition("/")[2]
-    if donor_name.partition("-")[0] == trial:
-        return donor_name
-    name = f"{trial}-from-{donor_name.partition('-')[0]}-{pointer['step']}"
-    _copy(donor, int(pointer["step"]), f"{trials_uri}/{name}")
+    donor_uri, _, _ = pointer["checkpoint"].rpartition("/")
+    donor_name = donor_uri.rpartition("/")[2]
+    donor_trial = donor_name.partition("-")[0]
+    if donor_trial == trial:
+        return str(donor_name)
+    name = f"{trial}-from-{donor_trial}-{pointer['step']}"
+    _copy_checkpoint(donor_uri, int(pointer["step"]), f"{trials_uri}/{name}")
     return name
 
 
-def _copy(run: str, step: int, target: str) -> None:
-    """Copies the checkpoint of a step, or the run's newest where that one is gone; its manifest last."""
-    if complete_checkpoints(target):
+def _copy_checkpoint(run_uri: str, step: int, target_uri: str) -> None:
+    """Copies the checkpoint of a step into another run, or the newest if retention has removed that one.
+
+    Does nothing if the target has a checkpoint already: the trial was started before.
+
+    Raises:
+      RunError: the run holds no complete checkpoint.
+    """
+    if complete_checkpoints(target_uri):
         return
-    found = {checkpoint.step: checkpoint for checkpoint in complete_checkpoints(run)}
-    if not found:
-        raise RunError(f"{run} holds no complete checkpoint to start from")
-    checkpoint = found.get(step, found[max(found)])
-    source, copy = open_uri(checkpoint.uri), open_uri(f"{target}/{step_folder(checkpoint.step)}")
-    for name in (*(file.name for file in checkpoint.files), CHECKPOINT_MANIFEST_NAME):
-        copy.join(name).write_bytes(source.join(name).read_bytes())
+    by_step = {checkpoint.step: checkpoint for checkpoint in complete_checkpoints(run_uri)}
+    if not by_step:
+        raise RunError(f"{run_uri} holds no complete checkpoint to start from")
+    checkpoint = by_step.get(step, by_step[max(by_step)])
+    source, target = open_uri(checkpoint.uri), open_uri(f"{target_uri}/{step_folder(checkpoint.step)}")
+    for name in (*(file.name for file in checkpoint.files), CHECKPOINT_MANIFEST_NAME):  # the last one makes it complete
+        target.join(name).write_bytes(source.join(name).read_bytes())

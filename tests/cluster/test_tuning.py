@@ -121,8 +121,8 @@ def test_a_run_that_stands_still_is_given_up(ray_session, data, learnt, tmp_path
     told = [f'data.train=["{data[0]}"]', f"train.init={hanging}", *CADENCE, *ALONE]
     run = MonitoredRun(override(RunSpec(preset("tiny")), told), str(tmp_path), "hung")
     check = watch_training(run, step_s=8)  # a sweep's trial hears the same
-    assert not check.ok and check.found == "no step for 8 s after step 0: given up"
-    while run.alive:  # the worker is let go: it finds the pipe empty
+    assert not check.ok and check.finding == "stalled: no step for 8 s after step 0"
+    while run.is_alive:  # the worker is let go: it finds the pipe empty
         with contextlib.suppress(OSError):  # nobody reads yet, or any more
             os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
         run.join(0.5)

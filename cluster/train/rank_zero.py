@@ -1,0 +1,121 @@
+"""What rank 0 writes besides training: metrics, images, messages to the driver, checkpoints in storage.
+
+All ranks hold identical weights, so one of them writes for all. `RankZeroOutputs` exists on rank 0 only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+
+from cluster.config import RunSpec
+from cluster.data.ingest import dataset_names
+from cluster.data.shards import read_records
+from cluster.errors import StorageError
+from cluster.storage.checkpoints import prune, upload
+from cluster.storage.location import open_uri
+from cluster.tracking.metrics_writer import MetricsWriter
+from cluster.tracking.prometheus import RunMetrics
+from cluster.tracking.trackers import open_tracker
+from textscanner import checkpoint
+from textscanner.checkpoint import CheckpointMeta
+from textscanner.config import BEST_METRIC
+from textscanner.data.images import decode
+from textscanner.evaluation.visualization import sheet, validation_picture
+from textscanner.inference.reader import Reader
+from textscanner.training.step import TrainingState
+
+IMAGE_WORDS = 9
+REPORT_WORDS = 32
+
+
+class RankZeroOutputs:
+    """Writes the outputs of a run.
+
+    Args:
+      run_root: URI of the run's folder.
+      progress_actor: handle of the driver's `ProgressActor`.
+      start_step: the step that the run resumed from; 0 for a new run.
+    """
+
+    def __init__(self, spec: RunSpec, run_root: str, progress_actor: Any, start_step: int) -> None:
+        self._config, self._keep_checkpoints = spec.config, spec.runtime.train.keep_checkpoints
+        self._run_root, self._progress_actor = run_root, progress_actor
+        self._writer = MetricsWriter(run_root, start_step, open_tracker(run_root, spec, self.send_message))
+        self._gauges = RunMetrics(run_root.rpartition("/")[2], resumed=start_step > 0)
+
+    def send_message(self, message: str) -> None:
+        """Prints a line on the driver; does not wait for it."""
+        self._progress_actor.add_message.remote(message)
+
+    def log_step(self, step: int, metrics: Mapping[str, float], learning_rate: float) -> None:
+        scalars = {f"train/{name}": value for name, value in metrics.items()}
+        self._writer.scalars(step, scalars | {"train/learning_rate": learning_rate})
+        self._gauges.progress(step, metrics)
+        progress = {**metrics, "step": step, "global_batch_size": self._config.train.global_batch_size}
+        self._progress_actor.set_progress.remote(progress)
+
+    def log_validation(self, step: int, metrics: dict[str, float]) -> None:
+        self._writer.scalars(step, metrics)
+        self._gauges.validated(metrics)
+        names = dataset_names(self._config.data.val)
+        per_set = "  ".join(f"{name} {metrics[f'val/{name}/word_accuracy']:.1%}" for name in names)
+        self.send_message(f"step {step}: word accuracy {metrics[BEST_METRIC]:.1%}  ({per_set})")
+
+    def write_image(self, step: int, reader: Reader) -> None:
+        """Draws the predicted maps and the readings of a few validation words."""
+        texts, images = _first_words(self._config.data.val, IMAGE_WORDS)
+        drawn = validation_picture(reader.maps(images), texts, reader.read(images), self._config.charset)
+        self._writer.picture(step, drawn)
+
+    def save(self, state: TrainingState, meta: CheckpointMeta) -> ray.train.Checkpoint:
+        """Writes a checkpoint into a temporary folder of this node, which Ray deletes after the upload."""
+        folder = tempfile.mkdtemp(prefix="checkpoint-")
+        checkpoint.save(folder, state, meta)
+        self._writer.flush()
+        return ray.train.Checkpoint.from_directory(folder)
+
+    def upload(self, metrics: dict[str, float], local: ray.train.Checkpoint, folder_name: str) -> ray.train.Checkpoint:
+        """Uploads a saved checkpoint to storage; Ray Train calls it in a background thread, beside the next steps.
+
+        Metrics go first: a run that resumes from this checkpoint finds the metrics up to its step. The checkpoint's
+        manifest goes last, and makes it complete. Ray keeps every checkpoint reported to it; retention is ours.
+
+        Args:
+          metrics: `step`, and those of the validation at that step if there was one.
+        """
+        begin_s = time.monotonic()
+        target = open_uri(self._run_root).join(folder_name)
+        self._writer.mirror()
+        upload(local.path, target.uri)
+        self._gauges.saved(time.monotonic() - begin_s)
+        try:
+            prune(self._run_root, self._config.train.best_metric, self._keep_checkpoints)
+        except StorageError as error:  # tried again after the next checkpoint
+            self.send_message(f"old checkpoints were not removed: {error}")
+        # Waits for the driver: it must know of the checkpoint before this process may end.
+        ray.get(self._progress_actor.add_checkpoint.remote(metrics | {"checkpoint": target.uri}))
+        return ray.train.Checkpoint(path=target.path, filesystem=target.filesystem)
+
+    def close(self, reader: Reader, meta: CheckpointMeta) -> None:
+        """Draws the report of the finished run, if there is validation data, and writes out what is buffered."""
+        if self._config.data.val:
+            texts, images = _first_words(self._config.data.val, REPORT_WORDS)
+            accuracy = meta.metrics.get(BEST_METRIC, 0.0)
+            title = f"{self._config.preset}: {accuracy:.1%} of validation words read at step {meta.step:,}"
+            self._writer.report(sheet(images, texts, reader.read(images)), title)
+        self._writer.close()
+
+
+def _first_words(uris: tuple[str, ...], count: int) -> tuple[list[str], list[np.ndarray]]:
+    """Texts and RGB images (uint8 [H, W, 3]) of the first words of each data set, `count` in all."""
+    words_per_set = -(-count // len(uris))
+    records = [record for uri in uris for record in itertools.islice(read_records(uri), words_per_set)][:count]
+    return [record.text for record in records], [decode(record.image, record.source) for record in records]

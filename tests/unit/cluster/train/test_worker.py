@@ -1,0 +1,74 @@
+"""The worker process: the order of resuming, and which rank writes."""
+
+import types
+from unittest import mock
+
+import pytest
+
+from cluster.config import RunSpec, override
+from cluster.train import worker
+from cluster.train.worker import WorkerSettings, _with_threads, train_worker
+from textscanner.checkpoint import CheckpointMeta
+from textscanner.presets import preset
+from textscanner.training.loop import TrainEvent
+
+SPEC = override(RunSpec(preset("tiny")), ["train.workers=2", "train.num_steps=20"])
+RESTORED_STEP = 10
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The calls of a resumed worker in order, by name, each replaced by a stub."""
+    order = mock.Mock()
+    context = types.SimpleNamespace(get_world_rank=lambda: 1, get_world_size=lambda: 2, get_local_world_size=lambda: 2)
+    monkeypatch.setattr(worker.ray.train, "get_context", lambda: context)
+    names = ("make_strategy", "create_state", "_restore", "training_sampler", "worker_batches", "training_loop")
+    for name in (*names, "TfInput", "make_train_step", "_Worker"):
+        monkeypatch.setattr(worker, name, getattr(order, name))
+    order._restore.return_value = CheckpointMeta(RESTORED_STEP, 0.5, {})
+    order.training_loop.return_value = [TrainEvent(RESTORED_STEP + 1, None, False, False, False)]
+    train_worker(WorkerSettings(SPEC.to_dict(), "runs/x", None))
+    return order
+
+
+def test_the_order_of_resuming_is_strategy_model_checkpoint_sampler_first_step(calls):
+    names = [call[0].partition(".")[0] for call in calls.mock_calls]
+    steps = ["make_strategy", "create_state", "_restore", "training_sampler", "training_loop"]
+    assert [name for name in names if name in steps] == steps
+
+
+def test_sampler_and_loop_start_at_the_restored_step(calls):
+    batches, loop = calls.worker_batches.call_args.args, calls.training_loop.call_args.args
+    rank, num_workers = 1, 2
+    assert batches[2:] == (rank, num_workers, RESTORED_STEP, SPEC.config.train.num_steps - RESTORED_STEP)
+    assert loop[2] == RESTORED_STEP
+
+
+def test_cpu_workers_of_a_node_share_its_cores(monkeypatch):
+    monkeypatch.setattr(worker.os, "cpu_count", lambda: 8)
+    train = SPEC.runtime.train
+    assert _with_threads(train, local_world_size=2).threads_per_worker == 4
+    assert _with_threads(train, local_world_size=16).threads_per_worker == 1
+    fixed = override(SPEC, ["train.threads_per_worker=3"]).runtime.train
+    assert _with_threads(fixed, local_world_size=2) == fixed
+
+
+def make_worker(monkeypatch, rank):
+    """A worker whose reader and outputs are stubs; (worker, the stub of ray.train.report)."""
+    report = mock.Mock()
+    monkeypatch.setattr(worker.ray.train, "report", report)
+    monkeypatch.setattr(worker, "Reader", mock.Mock())
+    monkeypatch.setattr(worker, "RankZeroOutputs", mock.Mock())
+    state = mock.Mock(config=SPEC.config)
+    settings = WorkerSettings(SPEC.to_dict(), "runs/x", None)
+    return worker._Worker(SPEC, state, settings, rank, 2, CheckpointMeta(0, 0.5, {})), report
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_every_rank_reports_and_only_rank_zero_saves(monkeypatch, rank):
+    process, report = make_worker(monkeypatch, rank)
+    process.handle(TrainEvent(10, None, False, True, False))
+    assert report.call_args.args == ({"step": 10},)
+    assert (report.call_args.kwargs["checkpoint"] is not None) == (rank == 0)
+    assert (report.call_args.kwargs["checkpoint_upload_fn"] is not None) == (rank == 0)
+    assert (process._outputs is not None) == (rank == 0)
