@@ -14,7 +14,7 @@ from jobs.command import Help, cli_errors
 
 if TYPE_CHECKING:
     from cluster.config import RunSpec
-    from cluster.preflight.check import Check
+    from cluster.preflight.check import CheckResult
 
 WORDS = {True: "ok", False: "red", None: "-"}
 MARKS = {True: "[green]ok[/]", False: "[bold red]RED[/]", None: "[dim]-[/]"}
@@ -85,14 +85,14 @@ def _spec(args: argparse.Namespace) -> RunSpec:
     return override(RunSpec(config), told + args.set)
 
 
-def _print_table(checks: Sequence[Check]) -> None:
+def _print_table(checks: Sequence[CheckResult]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     table = Table("", "check", "found", "what to do", show_lines=True)
     for check in checks:
-        table.add_row(MARKS[check.ok], check.name, escape(check.found), escape(check.remedy))
+        table.add_row(MARKS[check.ok], check.name, escape(check.finding), escape(check.remedy))
     Console().print(table)
 
 

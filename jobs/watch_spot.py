@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     args = _parser().parse_args(argv)
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stdout)
-    ask = functools.partial(NOTICES[args.cloud], args.metadata_url)
-    watch(ask, functools.partial(drain, address=args.address, node_id=args.node_id), args.poll_s)
+    poll = functools.partial(NOTICES[args.cloud], args.metadata_url)
+    watch(poll, functools.partial(drain, address=args.address, node_id=args.node_id), args.poll_s)
     return 0
 
 

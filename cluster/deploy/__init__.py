@@ -1,1 +1,1 @@
-"""Files that start clusters (image, AWS, GCP, KubeRay, Slurm), dashboards, and the spot watcher."""
+"""Files that start clusters (image, AWS, GCP, KubeRay, Slurm), a Grafana dashboard, and the spot watcher."""

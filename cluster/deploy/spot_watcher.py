@@ -1,12 +1,13 @@
-"""A spot node that is about to be taken away drains itself, so that Ray knows it as preempted and not as broken.
+"""Drains a spot node before the cloud takes it away, so that Ray counts a preemption and not a failure.
 
-The cloud tells a node about two minutes (AWS) or half a minute (GCP) ahead, at its metadata address and nowhere else.
-Ray does not ask there: without a drain the node's death would count against `train.max_failures`. Draining tells Ray's
-scheduler to place nothing new on the node, and Ray Train to expect the loss and to start again from the last checkpoint
-elsewhere. On Kubernetes and Slurm `ray start --block` drains its node when it is told to end; this is for `ray up`.
+The cloud announces an interruption about two minutes (AWS) or half a minute (GCP) ahead, only at the node's metadata
+address. Ray does not look there: without a drain, the loss of the node would count against `train.max_failures`.
+Draining makes Ray's scheduler place nothing new on the node, and makes Ray Train expect the loss and restart from the
+last checkpoint on other nodes. On Kubernetes and Slurm, `ray start --block` drains its node when it is terminated; this
+module is for clusters of `ray up`.
 
-Chosen: to ask every few seconds, the same for both clouds. Given up: AWS' rebalance recommendation (it comes earlier,
-and often without an interruption), and GCP's hanging request (one more way to wait).
+Both clouds are polled every few seconds. Not used: AWS' rebalance recommendation, which comes earlier but often without
+an interruption, and GCP's blocking request (`wait_for_change`), which would be a second way of waiting.
 """
 
 from __future__ import annotations
@@ -37,14 +38,19 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Notice:
-    """What the cloud has announced: its own words, and the seconds that are left."""
+    """An announced interruption.
+
+    Attributes:
+      message: the cloud's, for Ray's logs.
+      remaining_s: seconds until the node is taken away.
+    """
 
     message: str
     remaining_s: float
 
 
 def aws_notice(metadata_url: str = METADATA_URL) -> Notice | None:
-    """The interruption that AWS has announced to this instance, asked with a session token (IMDSv2).
+    """The interruption that AWS has announced to this instance, if any; the request uses a session token (IMDSv2).
 
     Raises:
       OSError: the metadata service does not answer.
@@ -54,31 +60,31 @@ def aws_notice(metadata_url: str = METADATA_URL) -> Notice | None:
     )
     address = f"{metadata_url}/latest/meta-data/spot/instance-action"
     try:
-        told = json.loads(_fetch(address, {"X-aws-ec2-metadata-token": token}))
+        action = json.loads(_fetch(address, {"X-aws-ec2-metadata-token": token}))
     except urllib.error.HTTPError as error:
-        if error.code == 404:  # nothing announced
+        if error.code == 404:  # no interruption is announced
             return None
         raise
-    end = datetime.datetime.fromisoformat(told["time"])
+    end = datetime.datetime.fromisoformat(action["time"])
     remaining_s = (end - datetime.datetime.now(datetime.UTC)).total_seconds()
-    return Notice(f"AWS: {told['action']} at {told['time']}", max(0.0, remaining_s))
+    return Notice(f"AWS: {action['action']} at {action['time']}", max(0.0, remaining_s))
 
 
 def gcp_notice(metadata_url: str = METADATA_URL) -> Notice | None:
-    """The preemption that GCP has announced to this instance.
+    """The preemption that GCP has announced to this instance, if any.
 
     Raises:
       OSError: the metadata service does not answer.
     """
-    told = _fetch(f"{metadata_url}/computeMetadata/v1/instance/preempted", {"Metadata-Flavor": "Google"})
-    return Notice("GCP: preempted", GCP_NOTICE_S) if told.strip() == "TRUE" else None
+    preempted = _fetch(f"{metadata_url}/computeMetadata/v1/instance/preempted", {"Metadata-Flavor": "Google"})
+    return Notice("GCP: preempted", GCP_NOTICE_S) if preempted.strip() == "TRUE" else None
 
 
 NOTICES: dict[str, Callable[[str], Notice | None]] = {"aws": aws_notice, "gcp": gcp_notice}
 
 
 def this_node(address: str) -> tuple[str, str]:
-    """(the id that the cluster at `address` knows this node by, the address of its control service)."""
+    """(id of this node in the cluster at `address`, address of the cluster's control service)"""
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         context = ray.get_runtime_context()
@@ -88,12 +94,13 @@ def this_node(address: str) -> tuple[str, str]:
 
 
 def drain(notice: Notice, address: str = "auto", node_id: str | None = None) -> None:
-    """Tells the cluster that this node, or `node_id`, goes.
+    """Drains this node, or `node_id`.
 
-    What `ray drain-node` does, which neither looks up its own node nor gives up when nobody answers.
+    Like `ray drain-node`, but that command does not find out which node it runs on, and waits forever for a cluster
+    that does not answer.
 
     Raises:
-      ConnectionError: the cluster does not answer, or does not take it.
+      ConnectionError: the cluster does not answer, or refuses.
     """
     if node_id is None:
         node_id, address = this_node(address)
@@ -105,30 +112,30 @@ def drain(notice: Notice, address: str = "auto", node_id: str | None = None) -> 
     except RayError as error:
         raise ConnectionError(f"the cluster at {address} does not answer: {error}") from error
     if not accepted:
-        raise ConnectionError(f"the cluster at {address} does not drain {node_id}: {refusal}")
+        raise ConnectionError(f"the cluster at {address} refuses to drain {node_id}: {refusal}")
 
 
-def watch(ask: Callable[[], Notice | None], act: Callable[[Notice], None], poll_s: float = POLL_S) -> Notice:
-    """Asks until there is a notice, then acts on it once; what fails is logged, and tried again at the next turn.
+def watch(poll: Callable[[], Notice | None], handle: Callable[[Notice], None], poll_s: float = POLL_S) -> Notice:
+    """Polls until there is a notice, then handles it; what fails with an OSError is logged and retried.
 
     Returns:
-      the notice that was acted on.
+      the notice that was handled.
     """
     while True:
         try:
-            notice = ask()
+            notice = poll()
             if notice is not None:
                 logger.warning("%s, %.0f s left: draining this node", notice.message, notice.remaining_s)
-                act(notice)
+                handle(notice)
                 return notice
         except OSError as error:
-            logger.warning("asking again in %g s: %s", poll_s, error)
+            logger.warning("will retry in %g s: %s", poll_s, error)
         time.sleep(poll_s)
 
 
 def _fetch(url: str, headers: dict[str, str], method: str = "GET") -> str:
-    # A proxy that the environment names must not be asked: the address means another machine there.
+    # No proxy, even if the environment names one: there, the metadata address would be the proxy's own.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(url, headers=headers, method=method)
-    with opener.open(request, timeout=REQUEST_TIMEOUT_S) as answer:
-        return answer.read().decode()
+    with opener.open(request, timeout=REQUEST_TIMEOUT_S) as response:
+        return str(response.read().decode())

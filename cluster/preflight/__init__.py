@@ -1,1 +1,1 @@
-"""What is checked on a cluster before a long job: measured on every node, judged by pure functions, told as values."""
+"""Checks of a cluster before a long job: probes measure on every node, pure functions judge the measurements."""

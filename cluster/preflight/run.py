@@ -1,7 +1,7 @@
-"""`preflight(spec, storage)`: the checks in order, from what is cheap to what takes a minute.
+"""`preflight(spec, storage_uri)`: all checks, from those that are cheap to those that take a minute.
 
-The workers' places are reserved first (an autoscaler brings their nodes then) and kept until training takes them, so
-that every check sees the nodes that training will see.
+The resources of the workers are reserved first, which makes an autoscaler start their nodes, and stay reserved until
+the short training takes them over: every check sees the nodes that training will use.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cluster.config import RunSpec
 from cluster.data.shards import write_manifest, write_shard
 from cluster.errors import RunError
 from cluster.preflight.check import (
-    Check,
+    CheckResult,
     check_clock,
     check_cpus,
     check_data,
@@ -29,13 +29,15 @@ from cluster.preflight.check import (
     check_shared_memory,
     check_storage,
     check_versions,
-    verdict,
+    result_of,
 )
-from cluster.preflight.collective import NAME, all_reduce, start_members
+from cluster.preflight.collective import CHECK_NAME as COLLECTIVE
+from cluster.preflight.collective import check_allreduce, start_workers
 from cluster.preflight.probe import (
+    Address,
     Answers,
-    Facts,
     Node,
+    NodeInfo,
     alive_nodes,
     clock_skews,
     gather,
@@ -45,7 +47,7 @@ from cluster.preflight.probe import (
 from cluster.preflight.timeouts import DEFAULT_TIMEOUTS, Timeouts
 from cluster.session import local_session
 from cluster.storage.location import absolute_uri
-from cluster.train.launch import cpu_shortage, cpus_wanted
+from cluster.train.launch import cpu_shortage, local_cluster_cpus
 from cluster.train.stall_monitor import MonitoredRun
 from textscanner.data.schema import WordRecord
 from textscanner.render.draw import RenderSettings, render_word
@@ -54,165 +56,172 @@ from textscanner.render.fonts import find_fonts, select
 SMOKE_STEPS = 2
 SMOKE_WORDS = 64
 TRAINING = "training"
-NOT_TRIED = "not tried before the others are green"
+NOT_RUN = "not run before the other checks pass"
 
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """A probe on each node and what the nodes are."""
+    """The nodes of the cluster, a probe on each, and their software and limits.
+
+    Attributes:
+      nodes: all that are alive.
+      probes: handles of the actors, by the node's label.
+      infos: by label.
+    """
 
     nodes: list[Node]
     probes: dict[str, Any]
-    facts: Answers[Facts]
+    infos: Answers[NodeInfo]
 
     @property
     def port_ranges(self) -> set[str]:
-        """The nodes' ranges of ports that are given out."""
-        return {facts.port_range for facts in self.facts.values.values()}
+        return {info.port_range for info in self.infos.values.values()}
 
 
-def preflight(spec: RunSpec, storage_uri: str, patience: Timeouts = DEFAULT_TIMEOUTS) -> Iterator[Check]:
-    """The findings, each as soon as it is there.
+def preflight(spec: RunSpec, storage_uri: str, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> Iterator[CheckResult]:
+    """Runs all checks; yields each result as soon as it is known.
 
-    Objects that it writes lie below `storage_uri/.preflight-ID` and are removed at the end.
+    What it writes is below `storage_uri/.preflight-ID` and is removed at the end.
     """
-    scratch = f"{absolute_uri(storage_uri).rstrip('/')}/.preflight-{uuid.uuid4().hex[:8]}"
-    with local_session(cpus_wanted(spec)):
-        place = reserve(spec)
+    scratch_uri = f"{absolute_uri(storage_uri).rstrip('/')}/.preflight-{uuid.uuid4().hex[:8]}"
+    with local_session(local_cluster_cpus(spec)):
+        placement_group = reserve(spec)
         try:
-            yield from _all(spec, scratch, place, patience)
+            yield from _run_checks(spec, scratch_uri, placement_group, timeouts)
         finally:
-            remove_placement_group(place)
+            remove_placement_group(placement_group)
 
 
-def _all(spec: RunSpec, scratch: str, place: PlacementGroup, patience: Timeouts) -> Iterator[Check]:
-    deadline_s = patience.answer_s
-    room = check_room(spec, place, patience.nodes_s)
-    survey = start_survey(deadline_s)
-    checks = [room]
-    yield room
+def _run_checks(
+    spec: RunSpec, scratch_uri: str, placement_group: PlacementGroup, timeouts: Timeouts
+) -> Iterator[CheckResult]:
+    timeout_s = timeouts.answer_s
+    placement = check_placement(spec, placement_group, timeouts.nodes_s)
+    survey = survey_nodes(timeout_s)
+    results = [placement]
+    yield placement
     try:
-        for check in _on_nodes(spec, scratch, survey, deadline_s):
-            checks.append(check)
-            yield check
-        checks.append(try_collective(spec, place, survey, deadline_s) if room.ok else Check(NAME, None, NOT_TRIED))
-        yield checks[-1]
-        remove_placement_group(place)
-        is_red = any(check.ok is False for check in checks)
-        if is_red:
-            yield Check(TRAINING, None, NOT_TRIED)
+        for result in _check_nodes(spec, scratch_uri, survey, timeout_s):
+            results.append(result)
+            yield result
+        if placement.ok:
+            results.append(try_collective(spec, placement_group, survey, timeout_s))
+        else:
+            results.append(CheckResult(COLLECTIVE, None, NOT_RUN))
+        yield results[-1]
+        remove_placement_group(placement_group)  # the training makes its own
+        if any(result.ok is False for result in results):
+            yield CheckResult(TRAINING, None, NOT_RUN)
             return
-        yield watch_training(MonitoredRun(smoke_spec(spec, scratch), scratch, "smoke"), patience.step_s)
+        yield watch_training(MonitoredRun(smoke_spec(spec, scratch_uri), scratch_uri, "smoke"), timeouts.step_s)
     finally:
-        gather({label: probe.clear.remote(scratch) for label, probe in survey.probes.items()}, deadline_s)
+        gather({label: probe.clear.remote(scratch_uri) for label, probe in survey.probes.items()}, timeout_s)
 
 
-def _on_nodes(spec: RunSpec, scratch: str, survey: Survey, deadline_s: float) -> Iterator[Check]:
-    """What the probes find."""
-    nodes, facts, probes = survey.nodes, survey.facts, survey.probes
-    yield check_versions(facts, versions())
-    yield check_gpus(spec.runtime.train, nodes, facts)
+def _check_nodes(spec: RunSpec, scratch_uri: str, survey: Survey, timeout_s: float) -> Iterator[CheckResult]:
+    nodes, infos, probes = survey.nodes, survey.infos, survey.probes
+    yield check_versions(infos, versions())
+    yield check_gpus(spec.runtime.train, nodes, infos)
     yield check_cpus(
         cpu_shortage(spec), ray.available_resources().get("CPU", 0.0), spec.runtime.data.cpus_per_read_task
     )
-    yield check_shared_memory(nodes, facts)
-    yield check_disk(nodes, facts)
-    yield check_open_files(facts)
-    yield check_clock(clock_skews(probes, deadline_s=deadline_s))
-    yield try_storage(probes, scratch, deadline_s)
-    yield try_data(probes, (*spec.config.data.train, *spec.config.data.val), deadline_s)
-    yield try_ports(survey, listen(probes, deadline_s), deadline_s)
+    yield check_shared_memory(nodes, infos)
+    yield check_disk(nodes, infos)
+    yield check_open_files(infos)
+    yield check_clock(clock_skews(probes, timeout_s=timeout_s))
+    yield try_storage(probes, scratch_uri, timeout_s)
+    yield try_data(probes, (*spec.config.data.train, *spec.config.data.val), timeout_s)
+    yield try_ports(survey, listen(probes, timeout_s), timeout_s)
 
 
 def reserve(spec: RunSpec) -> PlacementGroup:
-    """Places for the workers, as Ray Train asks for them."""
+    """Reserves resources for the workers as Ray Train does; they may not be available yet."""
     train = spec.runtime.train
-    wanted = {"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker}
-    bundle = {name: count for name, count in wanted.items() if count}
-    return placement_group([bundle] * train.workers, strategy="PACK")
+    resources = {"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker}
+    bundle = {name: count for name, count in resources.items() if count}
+    group: PlacementGroup = placement_group([bundle] * train.workers, strategy="PACK")
+    return group
 
 
-def check_room(spec: RunSpec, place: PlacementGroup, wait_s: float) -> Check:
-    """Whether the workers get their places within `wait_s`."""
+def check_placement(spec: RunSpec, placement_group: PlacementGroup, timeout_s: float) -> CheckResult:
+    """Whether the resources of all workers become available within `timeout_s`."""
     train = spec.runtime.train
-    wanted = f"{train.workers} workers, each {train.cpus_per_worker:g} CPU and {train.gpus_per_worker} GPU"
-    faults = []
-    if not place.wait(wait_s):
-        there, free = ray.cluster_resources(), ray.available_resources()
-        told = ", ".join(f"{free.get(kind, 0):g} of {there.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))
-        faults.append(f"{wanted}, found no place within {wait_s:g} s; free: {told}")
-    remedy = "wait for other jobs, add nodes, lower --workers; where an autoscaler brings nodes, --wait-s"
-    return verdict("room", faults, wanted, remedy)
+    required = f"{train.workers} workers, each {train.cpus_per_worker:g} CPU and {train.gpus_per_worker} GPU"
+    problems = []
+    if not placement_group.wait(timeout_s):
+        total, free = ray.cluster_resources(), ray.available_resources()
+        available = ", ".join(f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))
+        problems.append(f"{required}, could not be placed within {timeout_s:g} s; free: {available}")
+    remedy = "wait for other jobs, add nodes, or lower train.workers; with an autoscaler, wait longer for nodes"
+    return result_of("placement", problems, required, remedy)
 
 
-def start_survey(deadline_s: float = DEFAULT_TIMEOUTS.answer_s) -> Survey:
-    """Asks every alive node what it is."""
+def survey_nodes(timeout_s: float = DEFAULT_TIMEOUTS.answer_s) -> Survey:
+    """Starts a probe on every node that is alive, and collects software and limits of the nodes."""
     nodes = alive_nodes()
     probes = start_probes(nodes)
-    return Survey(nodes, probes, gather({label: probe.facts.remote() for label, probe in probes.items()}, deadline_s))
+    return Survey(nodes, probes, gather({label: probe.info.remote() for label, probe in probes.items()}, timeout_s))
 
 
-def try_storage(probes: dict[str, Any], scratch: str, deadline_s: float = DEFAULT_TIMEOUTS.answer_s) -> Check:
+def try_storage(probes: dict[str, Any], scratch_uri: str, timeout_s: float = DEFAULT_TIMEOUTS.answer_s) -> CheckResult:
     """Every node writes, reads back, reads what the node before it wrote, and deletes."""
-    uris = {label: f"{scratch}/{i}" for i, label in enumerate(probes)}
-    times = gather({label: probe.write.remote(uris[label]) for label, probe in probes.items()}, deadline_s)
-    wrote = list(times.values)
-    others = {label: uris[wrote[i - 1]] for i, label in enumerate(wrote)}
-    shared = gather({label: probes[label].read.remote(uri) for label, uri in others.items()}, deadline_s)
-    deleted = gather({label: probes[label].delete.remote(uris[label]) for label in wrote}, deadline_s)
-    return check_storage(times, shared, deleted)
+    uris = {label: f"{scratch_uri}/{i}" for i, label in enumerate(probes)}
+    times = gather({label: probe.write.remote(uris[label]) for label, probe in probes.items()}, timeout_s)
+    writers = list(times.values)
+    previous = {label: uris[writers[i - 1]] for i, label in enumerate(writers)}
+    reads = gather({label: probes[label].read.remote(uri) for label, uri in previous.items()}, timeout_s)
+    deletions = gather({label: probes[label].delete.remote(uris[label]) for label in writers}, timeout_s)
+    return check_storage(times, reads, deletions)
 
 
-def try_data(probes: dict[str, Any], uris: Sequence[str], deadline_s: float = DEFAULT_TIMEOUTS.answer_s) -> Check:
+def try_data(probes: dict[str, Any], uris: Sequence[str], timeout_s: float = DEFAULT_TIMEOUTS.answer_s) -> CheckResult:
     """Every node reads the manifest and the first row group of each data set."""
-    places = [absolute_uri(uri) for uri in uris]
     return check_data(
         {
-            uri: gather({label: probe.read_data.remote(uri) for label, probe in probes.items()}, deadline_s)
-            for uri in places
+            uri: gather({label: probe.read_data.remote(uri) for label, probe in probes.items()}, timeout_s)
+            for uri in map(absolute_uri, uris)
         }
     )
 
 
-def listen(probes: dict[str, Any], deadline_s: float = DEFAULT_TIMEOUTS.answer_s) -> Answers[tuple[str, int]]:
-    """A listener on each node; where it is."""
-    return gather({label: probe.listen.remote() for label, probe in probes.items()}, deadline_s)
+def listen(probes: dict[str, Any], timeout_s: float = DEFAULT_TIMEOUTS.answer_s) -> Answers[Address]:
+    """Starts a listener on each node."""
+    return gather({label: probe.listen.remote() for label, probe in probes.items()}, timeout_s)
 
 
-def try_ports(
-    survey: Survey, addresses: Answers[tuple[str, int]], deadline_s: float = DEFAULT_TIMEOUTS.answer_s
-) -> Check:
+def try_ports(survey: Survey, addresses: Answers[Address], timeout_s: float = DEFAULT_TIMEOUTS.answer_s) -> CheckResult:
     """Every node connects to every listener."""
     calls = {label: probe.connect.remote(addresses.values) for label, probe in survey.probes.items()}
-    return check_ports(gather(calls, deadline_s), addresses, survey.port_ranges)
+    return check_ports(gather(calls, timeout_s), addresses, survey.port_ranges)
 
 
-def try_collective(spec: RunSpec, place: PlacementGroup, survey: Survey, deadline_s: float) -> Check:
-    """One all-reduce between the workers."""
+def try_collective(spec: RunSpec, placement_group: PlacementGroup, survey: Survey, timeout_s: float) -> CheckResult:
+    """One all-reduce between all workers."""
     if spec.num_replicas == 1:
-        return Check(NAME, None, "one worker: nothing to reduce")
-    members = start_members(spec.runtime.train, place, deadline_s)
+        return CheckResult(COLLECTIVE, None, "one worker: nothing to reduce")
+    workers = start_workers(spec.runtime.train, placement_group, timeout_s)
     try:
-        return all_reduce(members, survey.probes, deadline_s, survey.port_ranges)
+        return check_allreduce(workers, survey.probes, timeout_s, survey.port_ranges)
     finally:
-        members.close()
+        workers.close()
 
 
-def watch_training(run: MonitoredRun, step_s: float = DEFAULT_TIMEOUTS.step_s) -> Check:
+def watch_training(run: MonitoredRun, step_s: float = DEFAULT_TIMEOUTS.step_s) -> CheckResult:
     """Whether a run ends with a checkpoint, and takes each step within `step_s`."""
     try:
         report = list(run.reports(step_s))[-1]
     except RunError as error:
         remedy = (
-            "the same config would fail in training: the message says where; docs/clusters.md. "
-            "A first step that is only slow: --step-s"
+            "a training with this config would fail in the same way: see the message, and docs/clusters.md. "
+            "If the first step is only slow (compilation), allow more time for a step"
         )
-        return Check(TRAINING, False, str(error), remedy)
-    return Check(TRAINING, True, f"{report['step']} steps, checkpoint {report['checkpoint'].rpartition('/')[2]}")
+        return CheckResult(TRAINING, False, str(error), remedy)
+    checkpoint_name = report["checkpoint"].rpartition("/")[2]
+    return CheckResult(TRAINING, True, f"{report['step']} steps, checkpoint {checkpoint_name}")
 
 
-def smoke_spec(spec: RunSpec, scratch: str) -> RunSpec:
-    """The spec cut to two steps, without validation and restarts; words are rendered where it names no data."""
+def smoke_spec(spec: RunSpec, scratch_uri: str) -> RunSpec:
+    """Shortens a spec to two steps without validation and restarts; renders words if it names no data."""
     train = dataclasses.replace(
         spec.config.train,
         num_steps=SMOKE_STEPS,
@@ -223,14 +232,14 @@ def smoke_spec(spec: RunSpec, scratch: str) -> RunSpec:
     )
     data = dataclasses.replace(spec.config.data, val=())
     if not data.train:
-        data = dataclasses.replace(data, train=(_draw_words(f"{scratch}/words"),), weights=())
+        data = dataclasses.replace(data, train=(_render_words(f"{scratch_uri}/words"),), weights=())
     workers = dataclasses.replace(spec.runtime.train, max_failures=0)
     return RunSpec(
         dataclasses.replace(spec.config, train=train, data=data), dataclasses.replace(spec.runtime, train=workers)
     )
 
 
-def _draw_words(uri: str) -> str:
+def _render_words(uri: str) -> str:
     settings = RenderSettings(seed=0, fonts=select(find_fonts([]), "train"), height_px=32, difficulty="easy")
     records: list[WordRecord] = [render_word(settings, row) for row in range(SMOKE_WORDS)]
     write_manifest(uri, [write_shard(uri, "00000", records)], reject_counts={}, origin={"made_by": "jobs.preflight"})

@@ -1,4 +1,4 @@
-"""How long a preflight waits: apart from what it does, so that the command's help need not load Ray."""
+"""Timeouts of a preflight; apart from the rest, so that a command's help need not import Ray."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Timeouts:
-    """How long is waited, in seconds.
+    """Timeouts in seconds.
 
     Attributes:
       nodes_s: for the workers' nodes to come up.
-      answer_s: for an answer of the nodes, and for the collective.
-      step_s: for a step of the training, the compilation before the first one counted.
+      answer_s: for each answer of the nodes, and for the all-reduce.
+      step_s: for each step of the short training; the first includes compilation.
     """
 
     nodes_s: float = 60.0

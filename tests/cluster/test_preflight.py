@@ -17,9 +17,9 @@ import ray
 
 from cluster.config import RunSpec, override
 from cluster.data.shards import read_manifest
-from cluster.preflight.collective import all_reduce, start_members
-from cluster.preflight.probe import _Probe
-from cluster.preflight.run import listen, reserve, start_survey, try_ports, try_storage
+from cluster.preflight.collective import check_allreduce, start_workers
+from cluster.preflight.probe import Probe
+from cluster.preflight.run import listen, reserve, survey_nodes, try_ports, try_storage
 from cluster.storage.local_server import is_free_port
 from cluster.storage.location import open_uri
 from cluster.storage.s3 import s3_client
@@ -36,8 +36,8 @@ def test_a_sound_cluster_is_green_and_nothing_is_left_in_storage(ray_session, bu
     found = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
     assert {name for name, check in found.items() if check["ok"] is None} == {"gpus", "data sets"}
     assert all(check["remedy"] == "" for check in found.values())
-    assert "2 steps, checkpoint step_" in found["training"]["found"]
-    assert re.search(r"2 workers, 64 MiB in \d+ ms = \d+ MB/s", found["collective"]["found"])
+    assert "2 steps, checkpoint step_" in found["training"]["finding"]
+    assert re.search(r"2 workers, 64 MiB in \d+ ms = \d+ MB/s", found["collective"]["finding"])
     assert list(open_uri(bucket).walk()) == []
 
 
@@ -59,10 +59,10 @@ def test_storage_that_may_only_be_read_and_storage_out_of_reach_are_red(ray_sess
         }
         check = try_storage(probes, bucket)
     s3_client().delete_bucket_policy(Bucket=root)
-    assert not check.ok and "rights" in check.remedy
-    reader, lost = check.found.split("; lost: ")
+    assert not check.ok and "permissions" in check.remedy
+    reader, lost = check.finding.split("; lost: ")
     assert reader.startswith("reader: ") and "access denied" in reader
-    assert f"{nowhere} did not do it" in lost and "sound" not in check.found
+    assert f"{nowhere} did not do it" in lost and "sound" not in check.finding
 
 
 def test_a_folder_that_each_node_has_for_itself_is_red(ray_session, tmp_path):
@@ -73,17 +73,17 @@ def test_a_folder_that_each_node_has_for_itself_is_red(ray_session, tmp_path):
         ray.get(probe.__ray_call__.remote(lambda _, there: os.chdir(there), str(tmp_path / name)))
     check = try_storage(probes, "/proc/self/cwd/runs")
     assert not check.ok and "the same place for all nodes" in check.remedy
-    assert check.found.count("reading what another node wrote") == 2
+    assert check.finding.count("reading what another node wrote") == 2
     assert try_storage(probes, str(tmp_path / "shared")).ok
 
 
 def _probe(**environment):
-    return ray.remote(_Probe).options(num_cpus=0, runtime_env={"env_vars": environment}).remote()
+    return ray.remote(Probe).options(num_cpus=0, runtime_env={"env_vars": environment}).remote()
 
 
 def test_a_blocked_port_is_red_and_named(ray_session):
     """A listener whose queue is full: the system drops what comes, as a firewall does."""
-    survey = start_survey()
+    survey = survey_nodes()
     with contextlib.ExitStack() as stack:
         full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(4):
@@ -95,19 +95,19 @@ def test_a_blocked_port_is_red_and_named(ray_session):
         check = try_ports(survey, addresses)
     (label,) = survey.probes
     port = addresses.values["blocked"][1]
-    assert check.found == f"{label} does not reach blocked at 127.0.0.1:{port}: no answer"
+    assert check.finding == f"{label} does not reach blocked at 127.0.0.1:{port}: no answer"
     assert re.search(r"open all TCP ports between the nodes, at least \d+-\d+", check.remedy)
 
 
 def test_a_worker_that_never_joins_the_collective_is_named(ray_session):
     config = override(RunSpec(preset("tiny")), ["train.workers=2"])
-    place, survey = reserve(config), start_survey()
-    members = start_members(config.runtime.train, place, 300)
-    assert not members.addresses.failures
+    place, survey = reserve(config), survey_nodes()
+    members = start_workers(config.runtime.train, place, 300)
+    assert not members.addresses.errors
     stopped = ray.get(members.actors[1].__ray_call__.remote(lambda _: os.getpid()))
     os.kill(stopped, signal.SIGSTOP)
     try:
-        check = all_reduce(members, survey.probes, 10, survey.port_ranges)
+        check = check_allreduce(members, survey.probes, 10, survey.port_ranges)
     finally:
         os.kill(stopped, signal.SIGKILL)
         members.close()
@@ -115,7 +115,7 @@ def test_a_worker_that_never_joins_the_collective_is_named(ray_session):
     host, port = members.addresses.values["rank 1"]
     (label,) = survey.probes
     assert not check.ok and "open all TCP ports" in check.remedy
-    assert check.found == (
+    assert check.finding == (
         "rank 0, rank 1: no answer within 10 s; "
         f"rank 1 at {host}:{port} did not answer from {label}: connection refused"
     )
@@ -187,20 +187,20 @@ def findings(bad_node, object_store, words):
 
 FAULTS = {
     "too few CPUs for the workers": (
-        "room",
-        r"2 workers, each 50 CPU and 1 GPU, found no place within 1 s; free: \S+ of 5 CPU, 1 of 1 GPU",
+        "placement",
+        r"2 workers, each 50 CPU and 1 GPU, could not be placed within 1 s; free: \S+ of 5 CPU, 1 of 1 GPU",
     ),
     "no CPU for data": (
         "data CPUs",
         r"x train\.cpus_per_worker is 100, which leaves no data\.cpus_per_read_task \(0\.5\) of the cluster's 5",
     ),
     "another version": ("versions", r"^keras: 0\.0\.1 on \S+ \(\w+\), 3\.\S+ on driver, \S+ \(\w+\)$"),
-    "too few GPUs": ("gpus", r"is 2, GPUs in all by Ray: 1; \S+ \(\w+\): GPUs by Ray: 1, by nvidia-smi: 0$"),
+    "too few GPUs": ("gpus", r"is 2, the cluster's GPUs by Ray: 1; \S+ \(\w+\): GPUs by Ray: 1, by nvidia-smi: 0$"),
     "clock": ("clock", r"^\S+ \(\w+\): \+(59\.9|60\.0|60\.1) s against the driver$"),
     "open files": ("open files", r"^\S+ \(\w+\): 4096 open files$"),
     "object store on a disk": (
         "shared memory",
-        r"^\S+ \(\w+\): the object store lies in /\S+/bad0, not in memory; 0\.1 GiB of objects",
+        r"^\S+ \(\w+\): the object store is in /\S+/bad0, not in memory; 0\.1 GiB of objects",
     ),
     "damaged manifest": (
         "data sets",
@@ -216,10 +216,10 @@ FAULTS = {
 @pytest.mark.parametrize(("name", "told"), FAULTS.values(), ids=FAULTS)
 def test_a_planted_fault_is_red_and_says_what_to_do(findings, name, told):
     assert findings[name]["ok"] is False and findings[name]["remedy"]
-    assert re.search(told, findings[name]["found"]), findings[name]["found"]
+    assert re.search(told, findings[name]["finding"]), findings[name]["finding"]
 
 
 def test_what_is_sound_beside_the_faults_stays_green_and_nothing_long_is_tried(findings):
     assert {name for name, check in findings.items() if check["ok"]} == {"disk", "storage", "ports"}
-    assert "/sound on" not in findings["data sets"]["found"]
+    assert "/sound on" not in findings["data sets"]["finding"]
     assert findings["collective"]["ok"] is None and findings["training"]["ok"] is None

@@ -29,7 +29,7 @@ from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.runtime_env import RuntimeEnv
 from ray.train.v2._internal.constants import WORKER_GROUP_START_TIMEOUT_S_ENV_VAR
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[4]
 BIN = pathlib.Path(sys.executable).parent
 CLUSTERS = {"aws": ROOT / "ray_cluster.yaml", "gcp": ROOT / "cluster/deploy/gcp/ray_cluster.yaml"}
 OVERLAYS = [f"{size}/{use}" for size in ("small", "large") for use in ("cluster", "train", "sweep")]
