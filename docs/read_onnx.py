@@ -12,7 +12,7 @@ import onnxruntime
 
 
 def fit(image, spec):
-    """Resizes an image to the input size: stretched, or with its aspect ratio kept up to max_stretch and padded right."""
+    """The image at the input size: stretched, or its aspect ratio kept up to max_stretch and padded on the right."""
     _, height, width, _ = spec["shape"]
     used = width
     if spec["resize"] == "pad":
