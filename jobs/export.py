@@ -133,7 +133,7 @@ def _drawn(count: int, seed: int) -> list[WordRecord]:
     from textscanner.render.draw import RenderSettings, render_word
     from textscanner.render.fonts import find_fonts
 
-    settings = RenderSettings(seed, find_fonts(), split="all")
+    settings = RenderSettings(seed=seed, fonts=find_fonts(), split="all")
     return [render_word(settings, row) for row in range(count)]
 
 

@@ -84,7 +84,7 @@ def _render(out: str, num_words: int, split: Literal["train", "heldout"]) -> Non
         return
     fonts = select(find_fonts(), split)
     seed = TRAIN_SEED if split == "train" else HELDOUT_SEED
-    render_dataset(RenderSettings(seed, fonts, difficulty="easy", split=split), out, num_words)
+    render_dataset(RenderSettings(seed=seed, fonts=fonts, difficulty="easy", split=split), out, num_words)
 
 
 def _train(train: str, heldout: str, storage: str) -> int:

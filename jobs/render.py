@@ -48,16 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from textscanner.render.photographs import find_photographs
 
     fonts = select(find_fonts(args.fonts), args.split)
-    photographs = find_photographs(args.backgrounds)
     settings = RenderSettings(
-        args.seed,
-        fonts,
-        args.height_px,
-        args.difficulty,
-        args.split,
-        args.words,
-        photographs,
-        tuple(args.disable),
+        seed=args.seed,
+        fonts=fonts,
+        height_px=args.height_px,
+        difficulty=args.difficulty,
+        split=args.split,
+        words=args.words,
+        backgrounds=find_photographs(args.backgrounds),
+        disable=tuple(args.disable),
     )
     manifest = render_dataset(settings, args.out, args.num_words, args.num_cpus, args.overwrite)
     megabytes = sum(shard.num_bytes for shard in manifest.shards) / 1e6

@@ -104,7 +104,7 @@ class _Check:
             if isinstance(record, Reject):
                 yield record
                 continue
-            strange = self.settings.charset.unknown(record.text)
+            strange = self.settings.charset.unknown_characters(record.text)
             if strange and self.settings.unknown == "reject":
                 yield Reject(record.source, "unknown_character", f"{strange} in {record.text!r}")
                 continue

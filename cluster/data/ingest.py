@@ -85,7 +85,7 @@ class ChunkReader:
         if 0 < len(ids) <= model.max_label_length:
             row["ids"][: len(ids)] = ids
             row["length"] = np.int32(len(ids))
-            kept = self.config.charset.kept(record.text)
+            kept = self.config.charset.has_position(record.text)
             if quads is not None and len(quads) == len(kept):
                 row["quads"][: len(ids)] = quads[kept] * (how.scale_x, how.scale_y)
                 row["has_quads"] = np.float32(1)

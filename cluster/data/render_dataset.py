@@ -1,7 +1,7 @@
-"""Rendering at scale: a part of the rows per Ray Data task, the manifest last.
+"""Renders a data set in parallel: one Ray Data task per part, the manifest last.
 
-A row depends on (seed, row number) alone and a part is a fixed range of rows, so the bytes are the same for any number
-of processes.
+A row depends on the seed and its number alone and a part is a fixed range of rows, so the bytes are the same for any
+number of processes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from cluster.data.dataset_writer import BuildSpec, build, finish, rows_per_part
 from cluster.data.shards import Manifest, prepare_destination
 from cluster.storage.location import absolute_uri
 from textscanner.data.schema import WordRecord
+from textscanner.errors import UserError
 from textscanner.render.draw import RenderSettings, render_word
 
 MAX_SHARD_BYTES = 128 << 20
@@ -27,22 +28,29 @@ def render_dataset(
     num_cpus: int | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Renders `num_words` words into a data set at `out_uri`, with a progress bar; goes on where an earlier try ended.
+    """Renders words into a data set, with a progress bar. The same call resumes an interrupted one.
+
+    Args:
+      settings: what is rendered.
+      out_uri: folder or object storage prefix of the new data set.
+      num_words: rows of the data set, at least 1.
+      num_cpus: parallel tasks; None takes all cores.
+      overwrite: replaces an existing data set.
 
     Raises:
-      ValueError: a data set is there already, or nothing can be drawn with these settings.
-      StorageError: storage refuses or does not answer.
+      UserError: the data set exists already, or the settings cannot be rendered.
+      StorageError: storage refuses the request or does not answer.
     """
     if num_words < 1:
-        raise ValueError(f"--num-words is {num_words}: must be at least 1")
+        raise UserError(f"num_words is {num_words}: must be at least 1")
     out_uri = absolute_uri(out_uri)
-    render_word(settings, 0)  # settings that cannot work fail here and not in a task
-    told = hashlib.sha256(repr(settings).encode()).hexdigest()
-    destination = BuildSpec(out_uri, {"settings": told, "rows": num_words}, MAX_SHARD_BYTES)
+    render_word(settings, 0)  # unusable settings fail here and not in a task
+    settings_hash = hashlib.sha256(repr(settings).encode()).hexdigest()
+    spec = BuildSpec(out_uri, {"settings": settings_hash, "rows": num_words}, MAX_SHARD_BYTES)
     prepare_destination(out_uri, overwrite)
     size = rows_per_part(num_words)
     parts = [(start, min(start + size, num_words)) for start in range(0, num_words, size)]
-    built = build(destination, parts, _Draw(settings), num_words, "word", "render", num_cpus)
+    result = build(spec, parts, _RenderPart(settings), num_words, "word", "render", num_cpus)
     origin: dict[str, Any] = {
         "made_by": "jobs.render",
         "seed": settings.seed,
@@ -50,16 +58,18 @@ def render_dataset(
         "split": settings.split,
         "height_px": settings.height_px,
         "words": settings.words or "wordfreq",
-        "without": list(settings.without),
-        "photographs": len(settings.photographs),
+        "disabled_effects": list(settings.disable),
+        "num_backgrounds": len(settings.backgrounds),
         "font_families": len(settings.families),
         "font_faces": len(settings.fonts),
     }
-    return finish(destination, built, origin)
+    return finish(spec, result, origin)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Draw:
+class _RenderPart:
+    """Renders the rows start to stop of a part."""
+
     settings: RenderSettings
 
     def __call__(self, part: tuple[int, int]) -> Iterator[WordRecord]:

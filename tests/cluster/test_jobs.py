@@ -90,7 +90,7 @@ def test_rendered_words_are_those_that_one_process_draws(ray_session, tmp_path):
     assert len(read_manifest(out).shards) == 2
     rows = list(read_records(out))
     assert len(rows) == 1100
-    settings = RenderSettings(3, select(find_fonts(), "train"), height_px=32)
+    settings = RenderSettings(seed=3, fonts=select(find_fonts(), "train"), height_px=32)
     for number in (0, 1, 511, 512, 1023, 1024, 1099):
         alone = render_word(settings, number)
         assert (rows[number].text, rows[number].image) == (alone.text, alone.image)

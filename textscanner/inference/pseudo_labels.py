@@ -76,7 +76,7 @@ class Labeller:
         self, ids: np.ndarray, confidence: float, boxes: np.ndarray, how: ResizeInfo, shape: tuple[int, ...], text: str
     ) -> np.ndarray | None:
         charset = self.reader.charset
-        known = charset.kept(text).all() and not charset.unknown(text)
+        known = charset.has_position(text).all() and not charset.unknown_characters(text)
         if not known or confidence < self.min_confidence or charset.decode(ids) != charset.normalize(text):
             return None
         scale = np.array([how.scale_x, how.scale_y])

@@ -1,1 +1,1 @@
-"""Words drawn with exact character quads: fonts, texts, looks, and the drawing itself."""
+"""Renders words with exact character quads: fonts, texts, layouts, surfaces."""

@@ -1,9 +1,9 @@
-"""Fonts: found, checked and told apart.
+"""Fonts for the renderer: discovery, checks, and the split into training and held-out families.
 
-A font file counts when it opens, has a glyph for every character that will be drawn, and its letters are neither blank
-nor all alike (symbol fonts map letters to pictures; placeholder fonts draw one box). Files that draw the same shapes
-are one font: packages are known that hold one font under two hundred names. Families are split by a hash of their name
-into training and held-out ones, so that a model can be tested on letters that it has never seen.
+A font file is usable if it opens, has a glyph for every letter and digit, and its letters are neither blank nor all
+alike nor pictures (symbol fonts map letters to pictures, placeholder fonts draw one box). Files that draw the same
+shapes count once: some packages hold one font under two hundred names. A hash of the family name decides whether a
+family is used for training or held out, so that a model can be tested on letter shapes it was not trained on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import cv2
 import numpy as np
 from PIL import ImageFont
 
-# Packages that bring fonts as files; those that are not installed are passed over.
+from textscanner.errors import UserError
+
+# Python packages that contain font files. Packages that are not installed are skipped.
 FONT_PACKAGES = (
     "matplotlib",
     "deckr_fonts",
@@ -47,17 +49,19 @@ SYSTEM_FOLDERS = (
     "/Library/Fonts",
     "/System/Library/Fonts",
 )
-SUFFIXES = (".ttf", ".otf")
+FONT_SUFFIXES = (".ttf", ".otf")
 LETTERS_AND_DIGITS = string.digits + string.ascii_letters
-GLYPH_PX = 64
-CHECK_PX = 20
-MIN_LIKENESS = 0.2  # symbol fonts reach 0.17, the wildest scripts that are still legible 0.2 and more
-HELDOUT_PERCENT = 15
+GLYPH_PX = 64  # em size at which words are laid out
+CHECK_PX = 20  # em size at which fonts are checked
+MIN_SIMILARITY = 0.2  # symbol fonts reach 0.17, the wildest scripts that are still legible 0.2 and more
+MIN_DISTINCT = 0.55  # of letters and digits: fonts of capitals draw `a` and `A` alike
+HELDOUT_FAMILIES_PERCENT = 15
+HELDOUT_WORDS_PERCENT = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Font:
-    """A face that passed the checks."""
+    """A usable face."""
 
     path: str
     family: str
@@ -65,40 +69,43 @@ class Font:
 
     @property
     def heldout(self) -> bool:
-        """Whether the family belongs to the held-out part."""
-        return _percent(self.family.lower()) < HELDOUT_PERCENT
+        """Whether the family is held out from training."""
+        return _hash_percent(self.family.lower()) < HELDOUT_FAMILIES_PERCENT
 
 
 def find_fonts(extra_folders: Iterable[str] = (), packages: Iterable[str] = FONT_PACKAGES) -> tuple[Font, ...]:
-    """Every usable face of the packages, the system and the given folders, each shape once, ordered by name.
+    """Finds every usable face in the extra folders, the Python packages and the system's font folders.
+
+    Returns:
+      Faces sorted by name, without those that draw the same shapes as another.
 
     Raises:
-      ValueError: an extra folder is missing, or no font can be used.
+      UserError: an extra folder does not exist, or there is no usable font.
     """
     for folder in extra_folders:
         if not pathlib.Path(folder).is_dir():
-            raise ValueError(f"--fonts is {folder!r}: no such folder")
+            raise UserError(f"fonts is {folder!r}: no such folder")
     folders = [*extra_folders, *_package_folders(packages), *SYSTEM_FOLDERS]
-    seen: dict[str, Font] = {}
+    by_shape: dict[str, Font] = {}
     for path in _font_files(folders):
         shape = _shape_hash(path)
-        if shape and shape not in seen:
+        if shape and shape not in by_shape:
             family, style = ImageFont.truetype(path, CHECK_PX).getname()
-            seen[shape] = Font(path, family or pathlib.Path(path).stem, style or "Regular")
-    if not seen:
-        raise ValueError("no usable font found: install a font package, or give --fonts DIR with .ttf or .otf files")
-    return tuple(sorted(seen.values(), key=lambda font: (font.family, font.style, pathlib.Path(font.path).name)))
+            by_shape[shape] = Font(path, family or pathlib.Path(path).stem, style or "Regular")
+    if not by_shape:
+        raise UserError("no usable font: install a font package, or set fonts to a folder with .ttf or .otf files")
+    return tuple(sorted(by_shape.values(), key=lambda font: (font.family, font.style, pathlib.Path(font.path).name)))
 
 
 def select(fonts: Iterable[Font], split: str) -> tuple[Font, ...]:
     """The fonts of a split: `train`, `heldout` or `all`.
 
     Raises:
-      ValueError: none is left.
+      UserError: no font belongs to the split.
     """
     chosen = tuple(f for f in fonts if split == "all" or f.heldout == (split == "heldout"))
     if not chosen:
-        raise ValueError(f"--split is {split!r}: no font family falls into it; add fonts with --fonts DIR")
+        raise UserError(f"split is {split!r}: no font family belongs to it; add fonts")
     return chosen
 
 
@@ -111,7 +118,7 @@ def covers(path: str, text: str) -> bool:
 def _draws(path: str, character: str) -> bool:
     try:
         own, missing = glyph(path, character).coverage, glyph(path, "\N{NULL}").coverage
-    except OSError:  # FreeType cannot draw it
+    except OSError:  # FreeType fails on some glyphs of damaged fonts
         return False
     return own.size > 0 and not np.array_equal(own, missing)
 
@@ -126,14 +133,14 @@ def _font_files(folders: Iterable[str]) -> list[str]:
     files: dict[str, None] = {}
     for folder in folders:
         root = pathlib.Path(folder).expanduser()
-        found = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES) if root.is_dir() else []
-        files.update(dict.fromkeys(str(p) for p in found))
+        paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in FONT_SUFFIXES) if root.is_dir() else []
+        files.update(dict.fromkeys(str(p) for p in paths))
     return list(files)
 
 
 @functools.lru_cache(maxsize=4096)
 def _shape_hash(path: str) -> str | None:
-    """A hash of the letters' shapes; None where the font cannot be used."""
+    """A hash of the shapes of letters and digits, or None if the font is not usable."""
     try:
         font = ImageFont.truetype(path, CHECK_PX)
         shapes = [_mask(font, c) for c in LETTERS_AND_DIGITS]
@@ -141,9 +148,9 @@ def _shape_hash(path: str) -> str | None:
     except (OSError, ValueError, UnicodeError):
         return None
     blank_or_missing = any(not any(shape[1]) or shape == missing for shape in shapes)
-    if blank_or_missing or len(set(shapes)) < len(LETTERS_AND_DIGITS) * 0.55:
+    if blank_or_missing or len(set(shapes)) < MIN_DISTINCT * len(LETTERS_AND_DIGITS):
         return None
-    if _likeness(shapes) < MIN_LIKENESS:
+    if _similarity(shapes) < MIN_SIMILARITY:
         return None
     digest = hashlib.sha256()
     for size, data in shapes:
@@ -151,31 +158,31 @@ def _shape_hash(path: str) -> str | None:
     return digest.hexdigest()
 
 
-def _likeness(shapes: list[tuple[tuple[int, int], bytes]]) -> float:
-    """How much the letters look like those of a plain sans serif: the median correlation of their pictures, -1..1."""
-    return float(np.median((_pictures(shapes) * _reference_pictures()).mean((1, 2))))
+def _similarity(shapes: list[tuple[tuple[int, int], bytes]]) -> float:
+    """Similarity to a plain sans serif: the median correlation of thumbnails of the same letter, -1 to 1."""
+    return float(np.median((_thumbnails(shapes) * _reference_thumbnails()).mean((1, 2))))
 
 
 @functools.lru_cache(maxsize=1)
-def _reference_pictures() -> np.ndarray:
+def _reference_thumbnails() -> np.ndarray:
     import matplotlib
 
     font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", CHECK_PX)
-    return _pictures([_mask(font, c) for c in LETTERS_AND_DIGITS])
+    return _thumbnails([_mask(font, c) for c in LETTERS_AND_DIGITS])
 
 
-def _pictures(shapes: list[tuple[tuple[int, int], bytes]]) -> np.ndarray:
-    """Each glyph's ink box as a 12 x 12 picture of mean 0 and deviation 1, float [glyphs, 12, 12]."""
-    pictures = []
+def _thumbnails(shapes: list[tuple[tuple[int, int], bytes]]) -> np.ndarray:
+    """Each glyph's ink box scaled to 12 x 12, with mean 0 and standard deviation 1: float [glyphs, 12, 12]."""
+    thumbnails = []
     for (width, height), data in shapes:
         mask = _trim(np.frombuffer(data, np.uint8).reshape(height, width))[0]
         small = cv2.GaussianBlur(cv2.resize(mask, (12, 12), interpolation=cv2.INTER_AREA).astype(np.float64), (0, 0), 1)
-        pictures.append((small - small.mean()) / (small.std() + 1e-6))
-    return np.stack(pictures)
+        thumbnails.append((small - small.mean()) / (small.std() + 1e-6))
+    return np.stack(thumbnails)
 
 
 def _trim(mask: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """The part of a mask that has ink, and how many columns and rows were cut before it."""
+    """The bounding box of a mask's ink, and how many columns and rows lie before it."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return mask[:0, :0], 0, 0
@@ -194,7 +201,14 @@ def _load(path: str) -> ImageFont.FreeTypeFont:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Glyph:
-    """A drawn character: coverage uint8 [h, w] and its place against the pen on the baseline, in pixels."""
+    """A rasterized character.
+
+    Attributes:
+      coverage: uint8 [h, w], cut to the ink.
+      left_px: columns from the pen to the ink.
+      top_px: rows from the baseline to the ink, negative above it.
+      advance_px: how far the pen moves.
+    """
 
     coverage: np.ndarray
     left_px: int
@@ -204,7 +218,7 @@ class Glyph:
 
 @functools.lru_cache(maxsize=40_000)
 def glyph(path: str, character: str) -> Glyph:
-    """The glyph at GLYPH_PX."""
+    """The glyph of a character at GLYPH_PX."""
     font = _load(path)
     mask, (left, top) = font.getmask2(character, mode="L", anchor="ls")
     width, height = mask.size
@@ -212,11 +226,11 @@ def glyph(path: str, character: str) -> Glyph:
     return Glyph(coverage, left + cut_left, top + cut_top, font.getlength(character))
 
 
-def _percent(text: str) -> int:
+def in_heldout_words(word: str, percent: int = HELDOUT_WORDS_PERCENT) -> bool:
+    """Whether a word is held out from training, whatever its case."""
+    return _hash_percent("word:" + word.lower()) < percent
+
+
+def _hash_percent(text: str) -> int:
     """A number in 0..99 that depends on nothing but the text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 100
-
-
-def in_heldout_words(word: str, percent: int = 10) -> bool:
-    """Whether a word belongs to the held-out part of the dictionary, whatever its case."""
-    return _percent("word:" + word.lower()) < percent

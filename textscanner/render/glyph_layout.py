@@ -1,4 +1,4 @@
-"""Glyphs in a row: a coverage mask and the exact ink box of every character, in layout pixels."""
+"""Lays out the glyphs of a word: a coverage mask and the exact ink box of every character, in layout pixels."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from textscanner.render.fonts import GLYPH_PX, glyph
 
-MARGIN_PX = 12
+MARGIN_PX = 12  # empty border around the ink
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Layout:
+class GlyphLayout:
     """A word laid out.
 
     Attributes:
@@ -25,18 +25,19 @@ class Layout:
     quads: np.ndarray
 
     @property
-    def ink(self) -> tuple[float, float, float, float]:
+    def ink_box(self) -> tuple[float, float, float, float]:
         """x0, y0, x1, y1 of all ink."""
         low, high = self.quads.min((0, 1)), self.quads.max((0, 1))
         return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
-def lay_out(path: str, text: str, spacing: float, stretch: float) -> Layout:
-    """The word in a straight line.
+def lay_out(path: str, text: str, *, spacing: float = 0.0, stretch: float = 1.0) -> GlyphLayout:
+    """Lays out a word on a straight line.
 
     Args:
       path: a font that covers the text.
-      spacing: extra space between characters, as a share of the glyph size; may be a little negative.
+      text: at least one character.
+      spacing: extra space between characters, as a fraction of the em size; may be slightly negative.
       stretch: horizontal scale.
     """
     glyphs = [glyph(path, c) for c in text]
@@ -54,27 +55,35 @@ def lay_out(path: str, text: str, spacing: float, stretch: float) -> Layout:
     for k, (x, g) in enumerate(zip(left, glyphs, strict=True)):
         x0, y0 = x + shift, g.top_px - top + MARGIN_PX
         y1, x1 = y0 + g.coverage.shape[0], x0 + g.coverage.shape[1]
+        # Maximum, not assignment: neighbouring glyphs may overlap.
         region = mask[y0:y1, x0:x1]
         np.maximum(region, g.coverage, out=region)
         quads[k] = [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
     if stretch != 1.0:
-        mask = cv2.resize(mask, (max(2, round(width * stretch)), mask.shape[0]), interpolation=cv2.INTER_LINEAR)
-        quads[..., 0] *= mask.shape[1] / width
-    return Layout(mask, quads)
+        stretched_width = max(2, round(width * stretch))
+        mask = cv2.resize(mask, (stretched_width, mask.shape[0]), interpolation=cv2.INTER_LINEAR)
+        quads[..., 0] *= stretched_width / width
+    return GlyphLayout(mask, quads)
 
 
-def bend(layout: Layout, sag: float) -> Layout:
-    """The word on a parabola; `sag` is the rise of its middle as a share of its width, negative hangs."""
+def bend(layout: GlyphLayout, sag: float) -> GlyphLayout:
+    """Bends a word along a parabola.
+
+    Args:
+      layout: a straight word.
+      sag: rise of the word's middle as a fraction of its width; negative values let the middle hang.
+    """
     height, width = layout.mask.shape
     rise = abs(sag) * width
 
     def offset(x: np.ndarray) -> np.ndarray:
+        """How far a column moves down, in pixels, for columns x."""
         lift = 1 - np.square(2 * x / width - 1)
-        return rise * (1 - lift) if sag > 0 else rise * lift
+        return np.asarray(rise * (1 - lift) if sag > 0 else rise * lift)
 
-    extra = int(np.ceil(rise))
-    ys, xs = np.mgrid[0 : height + extra, 0:width].astype(np.float32)
+    extra_rows = int(np.ceil(rise))
+    ys, xs = np.mgrid[0 : height + extra_rows, 0:width].astype(np.float32)
     mask = cv2.remap(layout.mask, xs, (ys - offset(xs)).astype(np.float32), cv2.INTER_LINEAR, borderValue=0)
     quads = layout.quads.copy()
     quads[..., 1] += offset(quads[..., 0])
-    return Layout(mask, quads)
+    return GlyphLayout(np.asarray(mask), quads)

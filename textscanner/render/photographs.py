@@ -1,4 +1,4 @@
-"""Backgrounds cut from photographs that the user has: walls, leaves and cars behind the letters, not only paint."""
+"""Backgrounds cut from the user's photographs: walls, leaves and cars behind the letters instead of paint."""
 
 from __future__ import annotations
 
@@ -9,50 +9,55 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from textscanner.data.images import decode
+from textscanner.data.images import IMAGE_SUFFIXES, decode
+from textscanner.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-LONGEST_PX = 1024  # photographs are kept at this size; a word is 64 pixels high
-CACHED = 128
-SHARE_CUT = (0.08, 0.8)  # of the photograph's height or width
+MAX_SIDE_PX = 1024  # photographs are cached at this size; a word is 64 pixels high
+CACHED_PHOTOGRAPHS = 128  # at most 3 MB each
+CROP_FRACTION = (0.08, 0.8)  # of the largest crop with the word's aspect ratio
 
 
 def find_photographs(folders: Sequence[str]) -> tuple[str, ...]:
-    """The image files below the folders, in order of path.
+    """The image files in the folders and their subfolders, sorted by path within each folder.
 
     Raises:
-      ValueError: a folder does not exist or holds no image.
+      UserError: a folder does not exist or contains no image.
     """
-    found: list[str] = []
-    for name in folders:
-        paths = sorted(str(p) for p in pathlib.Path(name).rglob("*") if p.suffix.lower() in SUFFIXES)
+    photographs: list[str] = []
+    for folder in folders:
+        paths = sorted(str(p) for p in pathlib.Path(folder).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         if not paths:
-            raise ValueError(f"--backgrounds {name}: no image there ({', '.join(SUFFIXES)})")
-        found += paths
-    return tuple(found)
+            raise UserError(f"backgrounds is {folder!r}: the folder contains no image ({', '.join(IMAGE_SUFFIXES)})")
+        photographs += paths
+    return tuple(photographs)
 
 
-def cut(paths: Sequence[str], height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A random part of a random photograph, float32 [H, W, 3] in 0..255, sometimes mirrored, brightened or dimmed.
+def random_crop(paths: Sequence[str], height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """A random part of a random photograph, sometimes mirrored, brightened or dimmed.
+
+    Returns:
+      float32 [height, width, 3] in 0..255.
 
     Raises:
-      ValueError: the file is not an image.
+      UserError: the file is not an image.
     """
-    photograph = _opened(paths[int(rng.integers(len(paths)))])
+    photograph = _load(paths[int(rng.integers(len(paths)))])
     rows, columns = photograph.shape[:2]
     largest = min(rows / height, columns / width)
-    scale = largest * rng.uniform(*SHARE_CUT)
+    scale = largest * rng.uniform(*CROP_FRACTION)
     h, w = max(2, int(height * scale)), max(2, int(width * scale))
     y, x = int(rng.integers(0, rows - h + 1)), int(rng.integers(0, columns - w + 1))
-    part = photograph[y : y + h, x : x + w]
+    crop = photograph[y : y + h, x : x + w]
     if rng.random() < 0.5:
-        part = part[:, ::-1]
-    resized = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA if h > height else cv2.INTER_LINEAR)
-    return np.clip(resized.astype(np.float32) * rng.uniform(0.5, 1.2) + rng.uniform(-20, 30), 0, 255)
+        crop = crop[:, ::-1]
+    resized = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA if h > height else cv2.INTER_LINEAR)
+    return np.asarray(np.clip(resized.astype(np.float32) * rng.uniform(0.5, 1.2) + rng.uniform(-20, 30), 0, 255))
 
 
-@functools.lru_cache(maxsize=CACHED)
-def _opened(path: str) -> np.ndarray:
+@functools.lru_cache(maxsize=CACHED_PHOTOGRAPHS)
+def _load(path: str) -> np.ndarray:
     image = decode(pathlib.Path(path).read_bytes(), path)
-    factor = LONGEST_PX / max(image.shape[:2])
-    return image if factor >= 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    scale = MAX_SIDE_PX / max(image.shape[:2])
+    if scale < 1:
+        image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+    return image

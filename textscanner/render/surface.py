@@ -1,4 +1,4 @@
-"""What words are written on and what a camera does to them: backgrounds, fills, degradations."""
+"""Surfaces that words are written on, and what a camera does to them: backgrounds, fills, degradations."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ import numpy as np
 
 
 def colour(rng: np.random.Generator) -> np.ndarray:
-    """A random colour, float32 [3] in 0..255: greys, saturated signs, and anything."""
+    """A random colour, float32 [3] in 0..255: greys, the colours of signs, and any colour."""
     kind = rng.random()
     if kind < 0.45:
         return np.full(3, rng.uniform(0, 255), np.float32) + rng.normal(0, 8, 3).astype(np.float32)
-    if kind < 0.93:  # the street is less colourful than a colour wheel
+    if kind < 0.93:  # low saturations are more frequent: streets are less colourful than a colour wheel
         hsv = np.array([[[rng.uniform(0, 180), 240 * rng.beta(1.1, 1.8), rng.uniform(40, 255)]]], np.uint8)
-        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
+        return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32))
     return rng.uniform(0, 255, 3).astype(np.float32)
 
 
 def luminance(rgb: np.ndarray) -> float:
-    """Rec. 601 luma of a colour in 0..255."""
+    """Rec. 601 luma of a colour, 0..255."""
     return float(np.dot(rgb, (0.299, 0.587, 0.114)))
 
 
 def ink_against(paper: np.ndarray, contrast: float, rng: np.random.Generator) -> np.ndarray:
-    """A colour whose luma differs from the paper's by at least `contrast`."""
+    """A random colour whose luma differs from that of `paper` by at least `contrast`, float32 [3].
+
+    Falls back to nearly black or nearly white.
+    """
     for _ in range(8):
         ink = colour(rng)
         if abs(luminance(ink) - luminance(paper)) >= contrast:
@@ -32,7 +35,15 @@ def ink_against(paper: np.ndarray, contrast: float, rng: np.random.Generator) ->
 
 
 def background(height: int, width: int, paper: np.ndarray, rng: np.random.Generator, rough: bool) -> np.ndarray:
-    """A surface around the colour `paper`, float32 [H, W, 3]: plain, graded, or (`rough`) textured."""
+    """A surface of about the colour `paper`, float32 [height, width, 3].
+
+    Args:
+      height: rows.
+      width: columns.
+      paper: float32 [3] in 0..255.
+      rng: source of randomness.
+      rough: with texture, stripes and panels; otherwise plain or with a gradient.
+    """
     image: np.ndarray = np.broadcast_to(paper, (height, width, 3)).astype(np.float32)
     kind = rng.random()
     if kind < 0.45:
@@ -53,17 +64,18 @@ def background(height: int, width: int, paper: np.ndarray, rng: np.random.Genera
 
 
 def _gradient(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """A linear ramp in a random direction, float32 [height, width] in about -1..1."""
     angle = rng.uniform(0, 2 * np.pi)
     x = np.linspace(-1, 1, width, dtype=np.float32)[None] * np.cos(angle)
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None] * np.sin(angle)
-    return (x + y).astype(np.float32)
+    return np.asarray(x + y, np.float32)
 
 
 def _smooth_noise(height: int, width: int, cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise in about -1..1 with `cells` cells along the height."""
+    """Smooth noise with `cells` cells along the height, float32 [height, width] in about -1..1."""
     columns = max(2, round(cells * width / height))
     small = rng.uniform(-1, 1, (cells, columns)).astype(np.float32)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
 
 
 def _stripes(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -72,11 +84,11 @@ def _stripes(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     x = np.arange(width, dtype=np.float32)[None] * np.cos(angle)
     y = np.arange(height, dtype=np.float32)[:, None] * np.sin(angle)
     wave = np.sign(np.sin((x + y) * (2 * np.pi / period))).astype(np.float32)
-    return image + wave[..., None] * rng.uniform(-30, 30, 3).astype(np.float32)
+    return np.asarray(image + wave[..., None] * rng.uniform(-30, 30, 3).astype(np.float32))
 
 
 def _patches(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Borders, panels and lines of other colours, as signs have at their edges."""
+    """Adds borders, panels and lines in other colours, as at the edges of signs."""
     height, width = image.shape[:2]
     image = np.ascontiguousarray(image)
     for _ in range(int(rng.integers(1, 4))):
@@ -84,7 +96,7 @@ def _patches(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if rng.random() < 0.5:
             thickness = int(rng.integers(1, 6))
             p = rng.uniform(-0.1, 1.1, (2, 2)) * (width, height)
-            if rng.random() < 0.6:  # along the crop's upper or lower edge
+            if rng.random() < 0.6:  # parallel to the crop's upper or lower edge
                 edge = rng.choice([rng.uniform(0, 0.14), rng.uniform(0.86, 1.0)]) * height
                 p = np.array([[0, edge + rng.normal(0, 2)], [width, edge + rng.normal(0, 2)]])
             cv2.line(image, tuple(map(int, p[0])), tuple(map(int, p[1])), tone, thickness, cv2.LINE_AA)
@@ -99,12 +111,21 @@ def _patches(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator, hard: bool) -> np.ndarray:
-    """A camera's share, uint8 in and out: shine, low resolution, blur, motion, noise."""
+    """Simulates a camera: glare, dim light, low resolution, defocus, motion blur, noise.
+
+    Args:
+      image: uint8 [H, W, 3].
+      rng: source of randomness.
+      hard: the full range of effects; otherwise only mild ones.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
     height, width = image.shape[:2]
-    if hard and rng.random() < 0.1:
-        shine = np.clip(_smooth_noise(height, width, 2, rng), 0, 1)[..., None] * rng.uniform(30, 110)
-        image = np.clip(image + shine, 0, 255).astype(np.uint8)
-    if hard and rng.random() < 0.15:  # dusk
+    if hard and rng.random() < 0.1:  # glare
+        glare = np.clip(_smooth_noise(height, width, 2, rng), 0, 1)[..., None] * rng.uniform(30, 110)
+        image = np.clip(image + glare, 0, 255).astype(np.uint8)
+    if hard and rng.random() < 0.15:  # dim light
         image = cv2.convertScaleAbs(image, alpha=rng.uniform(0.2, 0.7))
     if rng.random() < (0.5 if hard else 0.2):
         rows = int(rng.uniform(10, 36) if hard else rng.uniform(24, 48))
@@ -114,7 +135,7 @@ def degrade(image: np.ndarray, rng: np.random.Generator, hard: bool) -> np.ndarr
     if kind < 0.25:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.2 if hard else 1.0))
     elif kind < 0.33 and hard:
-        image = cv2.filter2D(image, -1, _motion(rng))
+        image = cv2.filter2D(image, -1, _motion_kernel(rng))
     if rng.random() < 0.4:
         sigma = rng.uniform(1, 16 if hard else 6)
         noise = rng.standard_normal((height, width, 1 if rng.random() < 0.5 else 3), np.float32) * np.float32(sigma)
@@ -122,7 +143,8 @@ def degrade(image: np.ndarray, rng: np.random.Generator, hard: bool) -> np.ndarr
     return image
 
 
-def _motion(rng: np.random.Generator) -> np.ndarray:
+def _motion_kernel(rng: np.random.Generator) -> np.ndarray:
+    """A line of random direction, 3 to 7 pixels long, that sums to 1: float32 [size, size]."""
     size = int(rng.integers(3, 8))
     kernel = np.zeros((size, size), np.float32)
     angle = rng.uniform(0, np.pi)
@@ -130,4 +152,4 @@ def _motion(rng: np.random.Generator) -> np.ndarray:
     start = (round(centre - reach * np.cos(angle)), round(centre - reach * np.sin(angle)))
     end = (round(centre + reach * np.cos(angle)), round(centre + reach * np.sin(angle)))
     cv2.line(kernel, start, end, 1.0, 1)
-    return kernel / max(kernel.sum(), 1.0)
+    return np.asarray(kernel / max(kernel.sum(), 1.0))

@@ -1,4 +1,4 @@
-"""What is written: dictionary words by flattened frequency, numbers, codes, in the cases that signs use."""
+"""The texts that are rendered: dictionary words by flattened frequency, numbers and codes, in the cases of signs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import string
 
 import numpy as np
 
+from textscanner.errors import UserError
 from textscanner.render.fonts import in_heldout_words
 
-LANGUAGES = (
+LANGUAGES = (  # code, number of words, probability
     ("en", 60_000, 0.8),
     ("de", 20_000, 0.05),
     ("fr", 20_000, 0.05),
@@ -20,50 +21,66 @@ LANGUAGES = (
 MAX_LENGTH = 22
 INSIDE, BEHIND, BEFORE = "-'&./", "!?.,:;*-", "$#@*"
 AROUND = (("(", ")"), ('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("[", "]"), ("<", ">"))
-PUNCTUATED = 0.16
+PUNCTUATED = 0.16  # fraction of texts with punctuation
 
 
 @functools.lru_cache(maxsize=8)
 def words(split: str, file: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Words and their cumulative probabilities, ending at 1: of a file (one a line, evenly), or of wordfreq's lists.
+    """The words of a split.
+
+    Args:
+      split: `train`, `heldout` or `all`.
+      file: a text file with one word per line, all equally likely; None takes the word lists of wordfreq.
+
+    Returns:
+      The words, str [n], and their cumulative probabilities, float [n], ending at 1.
 
     Raises:
-      ValueError: the file is missing or holds no usable word.
+      UserError: the file cannot be read or contains no usable word.
     """
     if file is None:
-        found, weights = _frequent()
+        listed, weights = _frequent_words()
     else:
         try:
-            found = [line.strip() for line in pathlib.Path(file).read_text("utf-8").splitlines()]
+            listed = [line.strip() for line in pathlib.Path(file).read_text("utf-8").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"--words is {file!r}: {error}") from error
-        weights = [1.0] * len(found)
-    kept = [
-        (w, p)
-        for w, p in zip(found, weights, strict=True)
-        if 0 < len(w) <= MAX_LENGTH and (split == "all" or in_heldout_words(w) == (split == "heldout"))
+            raise UserError(f"words is {file!r}: {error}; give a UTF-8 text file with one word per line") from error
+        weights = [1.0] * len(listed)
+    usable = [
+        (word, weight)
+        for word, weight in zip(listed, weights, strict=True)
+        if 0 < len(word) <= MAX_LENGTH and (split == "all" or in_heldout_words(word) == (split == "heldout"))
     ]
-    if not kept:
-        raise ValueError(f"no word of 1 to {MAX_LENGTH} characters is left for split {split!r}: give more words")
-    cumulative = np.cumsum([p for _, p in kept])
-    return np.asarray([w for w, _ in kept]), cumulative / cumulative[-1]
+    if not usable:
+        raise UserError(
+            f"words is {file!r}: no word of 1 to {MAX_LENGTH} characters belongs to split {split!r}; add words"
+        )
+    cumulative = np.cumsum([weight for _, weight in usable])
+    return np.asarray([word for word, _ in usable]), cumulative / cumulative[-1]
 
 
-def _frequent() -> tuple[list[str], list[float]]:
+def _frequent_words() -> tuple[list[str], list[float]]:
     import wordfreq
 
-    found: dict[str, float] = {}
-    for language, count, share in LANGUAGES:
+    weights: dict[str, float] = {}
+    for language, count, probability in LANGUAGES:
         listed = [w for w in wordfreq.top_n_list(language, count) if w.isascii() and w.isalpha()]
-        # Flattened: the square root keeps frequent words frequent and still shows the rare ones.
+        # The square root flattens the distribution: frequent words stay frequent, rare ones are still drawn.
         flat = np.sqrt([wordfreq.word_frequency(w, language) for w in listed]) + 2e-4
-        for word, weight in zip(listed, share * flat / flat.sum(), strict=True):
-            found[word] = found.get(word, 0.0) + float(weight)
-    return list(found), list(found.values())
+        for word, weight in zip(listed, probability * flat / flat.sum(), strict=True):
+            weights[word] = weights.get(word, 0.0) + float(weight)
+    return list(weights), list(weights.values())
 
 
-def draw_text(rng: np.random.Generator, split: str, file: str | None = None, plain: bool = False) -> str:
-    """A text of 1 to MAX_LENGTH characters; `plain` leaves punctuation out."""
+def draw_text(rng: np.random.Generator, *, split: str, file: str | None = None, plain: bool = False) -> str:
+    """A random text of 1 to MAX_LENGTH characters.
+
+    Args:
+      rng: source of randomness.
+      split: see `words`.
+      file: see `words`; its words are drawn as they are.
+      plain: without punctuation.
+    """
     kind = rng.random()
     if file is not None or kind < 0.72:
         listed, cumulative = words(split, file)
@@ -110,9 +127,9 @@ def _punctuate(text: str, rng: np.random.Generator) -> str:
         return BEFORE[rng.integers(len(BEFORE))] + text
     if kind < 0.72:
         left, right = AROUND[rng.integers(len(AROUND))]
-        side = rng.integers(3)  # quotations begin or end outside the crop
+        side = rng.integers(3)  # a quotation may begin or end outside the crop
         return (left if side != 1 else "") + text + (right if side != 0 else "")
     if kind < 0.82:
         return text + ("'S" if text.isupper() else "'s")
-    at = int(rng.integers(1, len(text) + 1))
-    return text[:at] + INSIDE[rng.integers(len(INSIDE))] + text[at:]
+    position = int(rng.integers(1, len(text) + 1))
+    return text[:position] + INSIDE[rng.integers(len(INSIDE))] + text[position:]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from textscanner.charset import ALPHANUMERIC, UNKNOWN_CHARACTER, Charset, load_charset
+from textscanner.errors import UserError
 
 
 def test_decoding_inverts_encoding():
@@ -17,21 +18,21 @@ def test_decoding_inverts_encoding():
 def test_unknown_characters_are_marked_and_background_ends_a_word():
     assert ALPHANUMERIC.encode("aéb").tolist() == [12, 1, 13]
     assert ALPHANUMERIC.decode(np.array([12, 1, 0, 13])) == "a" + UNKNOWN_CHARACTER
-    assert ALPHANUMERIC.unknown("A-é!") == ["é"]
+    assert ALPHANUMERIC.unknown_characters("A-é!") == ["é"]
 
 
 def test_punctuation_has_no_position_unless_the_charset_contains_it():
     text = "Don't-£5!"
     assert ALPHANUMERIC.decode(ALPHANUMERIC.encode(text)) == "dont5"
-    assert "".join(c for c, kept in zip(text, ALPHANUMERIC.kept(text), strict=True) if kept) == "Dont5"
-    assert ALPHANUMERIC.unknown("Don't £5 café") == [" ", "é"]
+    assert "".join(c for c, encoded in zip(text, ALPHANUMERIC.has_position(text), strict=True) if encoded) == "Dont5"
+    assert ALPHANUMERIC.unknown_characters("Don't £5 café") == [" ", "é"]
     marks = Charset("dont'", skip_punctuation=True)
     assert marks.decode(marks.encode("don't!")) == "don't"
 
 
 @pytest.mark.parametrize(("characters", "cased"), [("", False), ("aa", False), ("a b", False), ("aB", False)])
 def test_invalid_charsets_are_refused(characters, cased):
-    with pytest.raises(ValueError, match="charset"):
+    with pytest.raises(UserError, match="charset"):
         Charset(characters, cased)
 
 
@@ -39,5 +40,5 @@ def test_a_charset_is_read_from_a_file(tmp_path):
     path = tmp_path / "letters.txt"
     path.write_text("abc\nÄß\n", "utf-8")
     assert load_charset(path) == Charset("abcÄß", case_sensitive=True)
-    with pytest.raises(ValueError, match=r"missing\.txt"):
+    with pytest.raises(UserError, match=r"missing\.txt"):
         load_charset(tmp_path / "missing.txt")

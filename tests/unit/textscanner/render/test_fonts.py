@@ -1,0 +1,31 @@
+"""Discovery, checks and splits of fonts."""
+
+import pathlib
+
+import pytest
+
+from tests.factories import settings
+from textscanner.errors import UserError
+from textscanner.render.fonts import Font, covers, find_fonts, select
+
+
+def test_heldout_families_are_not_among_training_families():
+    fonts = find_fonts()
+    families = [{f.family for f in select(fonts, split)} for split in ("train", "heldout")]
+    assert families[0] and families[1] and not families[0] & families[1]
+
+
+def test_unusable_and_duplicate_fonts_are_skipped(tmp_path):
+    good = settings().fonts[0].path
+    data = pathlib.Path(good).read_bytes()
+    (tmp_path / "copy.ttf").write_bytes(data)
+    (tmp_path / "copy2.ttf").write_bytes(data)
+    (tmp_path / "broken.ttf").write_bytes(data[:1000])
+    fonts = find_fonts((str(tmp_path),), packages=())
+    assert len([f for f in fonts if f.path.startswith(str(tmp_path))]) == 1
+    assert not any("cmex" in f.path or "cmsy" in f.path for f in find_fonts(packages=("matplotlib",)))
+    assert covers(good, "abc") and not covers(good, "\U0001f9ff")
+    with pytest.raises(UserError, match="no such folder"):
+        find_fonts((str(tmp_path / "none"),))
+    with pytest.raises(UserError, match="no font family"):
+        select([Font("x", "DejaVu Sans", "")], "heldout" if not Font("x", "DejaVu Sans", "").heldout else "train")
