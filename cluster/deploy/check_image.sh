@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Does what cluster/deploy/Dockerfile does with files and pip, in a fresh folder and environment, where no Docker is at hand.
+# Runs the file and pip steps of cluster/deploy/Dockerfile in a fresh folder and environment, without Docker.
 #
-#   cluster/deploy/check_image.sh         # the image with CUDA: downloads about 3 GB, needs 12 GB of disk, removed at the end
-#   cluster/deploy/check_image.sh cpu     # the image without
+#   cluster/deploy/check_image.sh       # the image with CUDA: downloads about 3 GB, needs 12 GB of disk until it ends
+#   cluster/deploy/check_image.sh cpu   # the image without CUDA
 #
-# The steps are read out of the Dockerfile, so that they cannot drift apart. The system's packages are not installed.
+# The steps are read from the Dockerfile, so they cannot diverge from it. System packages are not installed.
 set -euo pipefail
 target=${1:-gpu}
 project=$(cd "$(dirname "$0")/../.." && pwd)
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 
-# The stage "dependencies" and the target's own: their COPY lines, and the RUN lines that call python or pip.
+# COPY lines, and RUN lines that call python or pip, of the stage "dependencies" and of the target's own stage.
 steps=$(awk -v target="$target" '
-    /^FROM/ { wanted = ($NF == "dependencies" || $NF == target) }
-    wanted && (/^COPY/ || /^RUN (python|pip)/)' "$project/cluster/deploy/Dockerfile")
+    /^FROM/ { in_stage = ($NF == "dependencies" || $NF == target) }
+    in_stage && (/^COPY/ || /^RUN (python|pip)/)' "$project/cluster/deploy/Dockerfile")
 
 mkdir "$root/textscanner"
 cd "$root/textscanner"
@@ -24,7 +24,7 @@ while read -r instruction rest; do
     if [ "$instruction" = RUN ]; then
         bash -euc "${rest//\/home\/ray/$root}" </dev/null
     elif [ "$rest" = "--chown=1000:1000 . ./" ]; then
-        # What .dockerignore lets through.
+        # The files that .dockerignore does not exclude.
         sed -n 's/^!//p' "$project/.dockerignore" | while read -r name; do cp -r "$project/$name" .; done
     else
         read -r _ source destination <<<"$rest"
@@ -33,7 +33,7 @@ while read -r instruction rest; do
     fi
 done <<<"$steps"
 
-echo ">> what was installed works"
+echo ">> checking the installed packages"
 pip check
 cd /
 ray --version

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes, once per account and region, what ray_cluster.yaml names: two roles and a security group.
+# Creates what ray_cluster.yaml refers to, once per account and region: two roles and a security group.
 #
 #   cluster/deploy/aws/set_up.sh BUCKET REGION YOUR_ADDRESS/32
 #
-# BUCKET holds data and runs. YOUR_ADDRESS is the only one that may reach the nodes, and by ssh only. Needs the `aws`
-# command, and rights to make roles and security groups. It uses the default VPC and prints the group's id.
+# BUCKET holds data and runs. Only YOUR_ADDRESS may reach the nodes, by ssh only. Requires the `aws` command and
+# permission to create roles and security groups. Uses the default VPC; prints the id of the security group.
 set -euo pipefail
 bucket=${1:?BUCKET is missing} region=${2:?REGION is missing} address=${3:?YOUR_ADDRESS/32 is missing}
 folder=$(cd "$(dirname "$0")" && pwd)
@@ -22,7 +22,7 @@ done
 aws iam put-role-policy --role-name textscanner-head --policy-name autoscaler \
     --policy-document "$(policy head_policy.json)"
 
-# Spot instances need a role of the account's own; it is there already if anybody has used them.
+# Spot instances need this role once per account; it exists if the account has used spot instances before.
 aws iam create-service-linked-role --aws-service-name spot.amazonaws.com >/dev/null 2>&1 || true
 
 vpc=$(aws ec2 describe-vpcs --region "$region" --filters Name=is-default,Values=true --query 'Vpcs[0].VpcId' --output text)
@@ -31,7 +31,7 @@ group=$(aws ec2 create-security-group --region "$region" --group-name textscanne
 aws ec2 authorize-security-group-ingress --region "$region" --group-id "$group" --protocol all --source-group "$group" >/dev/null
 aws ec2 authorize-security-group-ingress --region "$region" --group-id "$group" --protocol tcp --port 22 \
     --cidr "$address" >/dev/null
-# EFA wants the same rule outwards.
+# EFA also requires the rule for outgoing traffic.
 aws ec2 authorize-security-group-egress --region "$region" --group-id "$group" --protocol all --source-group "$group" >/dev/null
 
-echo "put into ray_cluster.yaml:  SecurityGroupIds: [$group]"
+echo "write into ray_cluster.yaml:  SecurityGroupIds: [$group]"

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Makes, once per project, what cluster/deploy/gcp/ray_cluster.yaml names: a fenced network, an account for workers, keys.
+# Creates what cluster/deploy/gcp/ray_cluster.yaml refers to, once per project: a network with firewall rules, a service
+# account for workers, keys for the bucket.
 #
 #   cluster/deploy/gcp/set_up.sh PROJECT BUCKET REGION YOUR_ADDRESS/32
 #
-# BUCKET (without gs://) holds data and runs. YOUR_ADDRESS is the only one that may reach the nodes, and by ssh only.
-# Needs the `gcloud` command. The keys of a second account, which may use this bucket and nothing else, are written to
+# BUCKET (without gs://) holds data and runs. Only YOUR_ADDRESS may reach the nodes, by ssh only. Requires the `gcloud`
+# command. Keys of a second service account, which may use this bucket and nothing else, are written to
 # ~/.textscanner-gcs/credentials.
 set -euo pipefail
 project=${1:?PROJECT is missing} bucket=${2:?BUCKET is missing} region=${3:?REGION is missing}
@@ -32,4 +33,4 @@ gcloud storage hmac create "$storage" --format='value(metadata.accessId,secret)'
     read -r id secret
     printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' "$id" "$secret" >~/.textscanner-gcs/credentials
 }
-echo "keys are in ~/.textscanner-gcs/credentials"
+echo "the keys are in ~/.textscanner-gcs/credentials"

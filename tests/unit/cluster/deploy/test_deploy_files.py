@@ -1,7 +1,7 @@
-"""The files that start clusters: accepted by what will read them, and true to the code that they start.
+"""The files that start clusters are valid for the tools that read them, and consistent with the code that they start.
 
-No cloud is asked. Ray's own launcher and autoscaler read their files; kustomize builds the manifests, which are held to
-Kubernetes' schema and KubeRay's fields; hadolint, shellcheck and pip's metadata do the rest.
+No cloud is contacted. Ray's launcher and autoscaler read their files; kustomize builds the manifests, which are
+validated against Kubernetes' schema and KubeRay's fields; hadolint, shellcheck and pip's metadata check the rest.
 """
 
 import gzip
@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 import zipfile
 
 import jsonschema
@@ -34,16 +35,14 @@ BIN = pathlib.Path(sys.executable).parent
 CLUSTERS = {"aws": ROOT / "ray_cluster.yaml", "gcp": ROOT / "cluster/deploy/gcp/ray_cluster.yaml"}
 OVERLAYS = [f"{size}/{use}" for size in ("small", "large") for use in ("cluster", "train", "sweep")]
 SCRIPTS = [
-    *(
-        "cluster/deploy/check_image.sh",
-        "cluster/deploy/aws/set_up.sh",
-        "cluster/deploy/gcp/set_up.sh",
-        "cluster/deploy/slurm/train.sbatch",
-    ),
+    "cluster/deploy/check_image.sh",
+    "cluster/deploy/aws/set_up.sh",
+    "cluster/deploy/gcp/set_up.sh",
+    "cluster/deploy/slurm/train.sbatch",
 ]
-# Keys that Ray's launcher has dropped, or drops without a word.
+# Keys that Ray's launcher no longer supports, or ignores silently.
 OBSOLETE = {"head_node", "worker_nodes", "initial_workers", "min_workers", "autoscaling_mode", "default_worker_type"}
-# What each call of boto3's client in the code needs; pyarrow's filesystem asks for no more than these.
+# Permissions that each call of boto3's client in the code needs; pyarrow's filesystem needs no others.
 ACTIONS = {
     "get_object": {"s3:GetObject"},
     "upload_fileobj": {"s3:PutObject", "s3:AbortMultipartUpload"},
@@ -56,8 +55,8 @@ ACTIONS = {
 }
 
 
-def accepted_by_its_command(command: str) -> str:
-    """Parses `python -m jobs.NAME ...` with that command's own parser; its name."""
+def parsed_job(command: str) -> str:
+    """Parses `python -m jobs.NAME ...` with the parser of that command; returns `jobs.NAME`."""
     words = shlex.split(command)
     assert words[:2] == ["python", "-m"] and words[2].startswith("jobs."), command
     importlib.import_module(words[2])._parser().parse_args(words[3:])
@@ -66,7 +65,7 @@ def accepted_by_its_command(command: str) -> str:
 
 @pytest.fixture(params=CLUSTERS)
 def launched(request):
-    """(cloud, the file as it is, the file as Ray's launcher completes it)."""
+    """(cloud, the cluster file, the same with the defaults that Ray's launcher fills in)"""
     written = yaml.safe_load(CLUSTERS[request.param].read_text())
     prepared = prepare_config(yaml.safe_load(CLUSTERS[request.param].read_text()))
     validate_config(prepared)
@@ -83,7 +82,7 @@ def test_rays_launcher_accepts_the_cluster_file(launched):
         assert node["resources"] or cloud == "aws", f"{name}: Ray knows no resources of {cloud}'s machine types"
 
 
-def test_the_head_trains_nothing_and_workers_are_spot_and_come_when_asked_for(launched):
+def test_the_head_has_no_cpus_for_tasks_and_workers_are_spot_nodes_that_scale_from_zero(launched):
     cloud, written, prepared = launched
     nodes = dict(written["available_node_types"])
     head = nodes.pop(written["head_node_type"])
@@ -98,7 +97,7 @@ def test_the_head_trains_nothing_and_workers_are_spot_and_come_when_asked_for(la
         assert node["min_workers"] == 0
 
 
-def test_each_node_type_gets_its_shared_memory_and_its_gpus(launched):
+def test_each_node_type_has_shared_memory_and_its_gpus(launched):
     _, written, prepared = launched
     config = AutoscalingConfig(prepared, skip_content_hash=True)
     for name in written["available_node_types"]:
@@ -107,24 +106,24 @@ def test_each_node_type_gets_its_shared_memory_and_its_gpus(launched):
         options = docker["run_options"] + docker["head_run_options" if is_head else "worker_run_options"]
         assert sum(option.startswith("--shm-size=") for option in options) == 1, name
         assert ("--gpus=all" in options) == (name == "gpu")
-        assert re.fullmatch(r"\S+:\d+\.\d+\.\d+\S*", docker["image"]), "a moving tag"
+        assert re.fullmatch(r"\S+:\d+\.\d+\.\d+\S*", docker["image"]), "the tag must be a version"
 
 
-def test_spot_workers_start_the_watcher_of_their_own_cloud(launched):
+def test_spot_workers_start_the_watcher_of_their_cloud(launched):
     cloud, _, prepared = launched
     (start,) = (c for c in prepared["worker_start_ray_commands"] if "jobs." in c)
     command = re.search(r"python -m jobs[^>]*", start).group()
-    assert accepted_by_its_command(command) == "jobs.watch_spot"
+    assert parsed_job(command) == "jobs.watch_spot"
     assert shlex.split(command)[3] == cloud
 
 
-def test_what_ray_cluster_names_is_what_the_set_up_script_makes():
+def test_the_set_up_script_creates_what_the_cluster_file_refers_to():
     written = yaml.safe_load(CLUSTERS["aws"].read_text())
-    made = (ROOT / "cluster/deploy/aws/set_up.sh").read_text()
+    script = (ROOT / "cluster/deploy/aws/set_up.sh").read_text()
     nodes = written["available_node_types"].values()
     profiles = {node["node_config"]["IamInstanceProfile"]["Name"] for node in nodes}
     assert profiles == {"textscanner-head", "textscanner-worker"}
-    assert profiles <= set(re.findall(r"textscanner-\w+", made))
+    assert profiles <= set(re.findall(r"textscanner-\w+", script))
     assert f"--env=AWS_REGION={written['provider']['region']}" in written["docker"]["run_options"]
     head_policy = json.loads((ROOT / "cluster/deploy/aws/head_policy.json").read_text())
     by_name = {statement["Sid"]: statement for statement in head_policy["Statement"]}
@@ -133,23 +132,23 @@ def test_what_ray_cluster_names_is_what_the_set_up_script_makes():
     assert by_name["GiveWorkersTheirRole"]["Resource"].endswith("role/textscanner-worker")
 
 
-def test_policies_allow_what_the_code_calls_and_nothing_else():
+def test_policies_allow_exactly_what_the_code_calls():
     source = "".join(path.read_text() for path in sorted((ROOT / "cluster").rglob("*.py")))
     called = re.findall(r"client(?:\([^)]*\))?\.(?!get_paginator|exceptions)(\w+)\(", source)
     called += re.findall(r"get_paginator\(\"(\w+)\"", source)
-    wanted = set().union(*(ACTIONS[name] for name in called))
+    required = set().union(*(ACTIONS[name] for name in called))
     allowed = set()
     for path in sorted((ROOT / "cluster/deploy/aws").glob("*.json")):
         for statement in json.loads(path.read_text())["Statement"]:
             actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
             assert not any("*" in action for action in actions), f"{path.name}: {actions}"
             allowed |= set(actions)
-    assert {action for action in allowed if action.startswith("s3:")} == wanted
+    assert {action for action in allowed if action.startswith("s3:")} == required
 
 
 @pytest.fixture(scope="module")
 def built():
-    """What kustomize makes of each overlay."""
+    """The manifests that kustomize builds from each overlay."""
 
     def build(overlay: str) -> list[dict]:
         command = [str(BIN / "kubectl"), "kustomize", str(ROOT / "cluster/deploy/kuberay/overlays" / overlay)]
@@ -162,7 +161,7 @@ def built():
 
 @pytest.fixture(scope="module")
 def validate():
-    """Raises where a manifest breaks Kubernetes' schema or has a field that KubeRay has not."""
+    """A function that raises if a manifest breaks Kubernetes' schema or has a field that KubeRay does not know."""
     kubernetes = json.loads(gzip.decompress((ROOT / "tests/data/kubernetes-1.37.json.gz").read_bytes()))
     kuberay = yaml.safe_load((ROOT / "tests/data/kuberay.yaml").read_text())
     specification = referencing.jsonschema.DRAFT202012
@@ -173,8 +172,8 @@ def validate():
 
     def check(manifest: dict) -> None:
         kind = manifest["kind"]
-        where = "kubernetes#/$defs/io.k8s.api.core.v1." if kind == "ServiceAccount" else "kuberay#/$defs/"
-        jsonschema.Draft202012Validator({"$ref": where + kind}, registry=registry).validate(manifest)
+        definitions = "kubernetes#/$defs/io.k8s.api.core.v1." if kind == "ServiceAccount" else "kuberay#/$defs/"
+        jsonschema.Draft202012Validator({"$ref": definitions + kind}, registry=registry).validate(manifest)
 
     return check
 
@@ -187,8 +186,8 @@ def cluster_spec(manifests: list[dict]) -> dict:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_kustomize_builds_manifests_that_kubernetes_and_kuberay_accept(built, validate, overlay):
-    wanted = {"ServiceAccount", "RayCluster" if overlay.endswith("cluster") else "RayJob"}
-    assert {manifest["kind"] for manifest in built[overlay]} == wanted
+    kinds = {"ServiceAccount", "RayCluster" if overlay.endswith("cluster") else "RayJob"}
+    assert {manifest["kind"] for manifest in built[overlay]} == kinds
     for manifest in built[overlay]:
         validate(manifest)
     assert cluster_spec(built[overlay])["rayVersion"] == ray.__version__
@@ -203,21 +202,21 @@ def test_kustomize_builds_manifests_that_kubernetes_and_kuberay_accept(built, va
         (("rayClusterSpec", "headGroupSpec", "template", "spec", "containers", 0), "envfrom"),
     ],
 )
-def test_a_misspelt_field_is_found(built, validate, path, field):
+def test_a_misspelled_field_is_rejected(built, validate, path, field):
     job = json.loads(json.dumps(next(m for m in built["large/train"] if m["kind"] == "RayJob")))
-    place = job["spec"]
-    for step in path:
-        place = place[step]
-    place[field] = []
+    parent = job["spec"]
+    for key in path:
+        parent = parent[key]
+    parent[field] = []
     with pytest.raises(jsonschema.ValidationError, match=field):
         validate(job)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_rays_autoscaler_reads_the_sizes_and_workers_have_time_to_drain(built, overlay):
+def test_rays_autoscaler_reads_the_sizes_and_the_grace_period_is_longer_than_a_drain(built, overlay):
     spec = cluster_spec(built[overlay])
-    named = {"metadata": {"name": "textscanner", "namespace": "default"}, "spec": spec}
-    nodes = _derive_autoscaling_config_from_ray_cr(named)["available_node_types"]
+    manifest = {"metadata": {"name": "textscanner", "namespace": "default"}, "spec": spec}
+    nodes = _derive_autoscaling_config_from_ray_cr(manifest)["available_node_types"]
     assert nodes["headgroup"]["resources"]["CPU"] == 0
     assert sum(node["resources"].get("GPU", 0) for node in nodes.values()) == (1 if overlay.startswith("large") else 0)
     for group in spec["workerGroupSpecs"]:
@@ -226,10 +225,9 @@ def test_rays_autoscaler_reads_the_sizes_and_workers_have_time_to_drain(built, o
 
 
 @pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if not overlay.endswith("cluster")])
-def test_a_rayjob_runs_a_command_that_exists_tries_again_and_ends(built, overlay):
+def test_a_rayjob_runs_an_existing_command_is_retried_and_ends(built, overlay):
     (job,) = (manifest["spec"] for manifest in built[overlay] if manifest["kind"] == "RayJob")
-    wanted = "jobs.train" if overlay.endswith("train") else "jobs.tune"
-    assert accepted_by_its_command(job["entrypoint"]) == wanted
+    assert parsed_job(job["entrypoint"]) == ("jobs.train" if overlay.endswith("train") else "jobs.tune")
     assert job["backoffLimit"] > 0 and job["activeDeadlineSeconds"] > 0 and job["shutdownAfterJobFinishes"]
     assert WORKER_GROUP_START_TIMEOUT_S_ENV_VAR in yaml.safe_load(job["runtimeEnvYAML"])["env_vars"]
 
@@ -242,15 +240,15 @@ def test_a_training_rayjob_has_a_config_that_fits_its_cluster(built, overlay):
     (job,) = (manifest["spec"] for manifest in built[overlay] if manifest["kind"] == "RayJob")
     args = train._parser().parse_args(shlex.split(job["entrypoint"])[3:])
     runtime = run_spec(args, args.workers).runtime
-    named = {"metadata": {"name": "textscanner", "namespace": "default"}, "spec": job["rayClusterSpec"]}
-    groups = [n for n in _derive_autoscaling_config_from_ray_cr(named)["available_node_types"].values()]
-    most = {kind: sum(g["max_workers"] * g["resources"].get(kind, 0) for g in groups) for kind in ("CPU", "GPU")}
-    assert runtime.train.workers * runtime.train.cpus_per_worker + runtime.data.cpus_per_read_task <= most["CPU"]
-    assert runtime.train.workers * runtime.train.gpus_per_worker <= most["GPU"]
+    manifest = {"metadata": {"name": "textscanner", "namespace": "default"}, "spec": job["rayClusterSpec"]}
+    groups = [n for n in _derive_autoscaling_config_from_ray_cr(manifest)["available_node_types"].values()]
+    largest = {kind: sum(g["max_workers"] * g["resources"].get(kind, 0) for g in groups) for kind in ("CPU", "GPU")}
+    assert runtime.train.workers * runtime.train.cpus_per_worker + runtime.data.cpus_per_read_task <= largest["CPU"]
+    assert runtime.train.workers * runtime.train.gpus_per_worker <= largest["GPU"]
     assert bool(runtime.train.gpus_per_worker) == overlay.startswith("large")
 
 
-def test_the_dockerfile_installs_the_locked_versions_and_copies_what_is_there():
+def test_the_dockerfile_installs_locked_versions_and_copies_existing_files():
     done = subprocess.run(
         [str(BIN / "hadolint"), str(ROOT / "cluster/deploy/Dockerfile")], check=False, capture_output=True
     )
@@ -258,25 +256,29 @@ def test_the_dockerfile_installs_the_locked_versions_and_copies_what_is_there():
     lines = (ROOT / "cluster/deploy/Dockerfile").read_text().splitlines()
     installs = {line.partition("--no-cache-dir ")[2] for line in lines if line.startswith("RUN pip install")}
     assert installs == {"-r requirements.lock", "-r cluster/deploy/gpu.lock", "--no-deps -e ."}
-    let_in = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    included = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     for source in (line.split()[-2] for line in lines if line.startswith("COPY")):
         assert (ROOT / source).exists()
-        assert source == "." or source.split("/")[0] in let_in
-    assert all((ROOT / name).exists() for name in let_in)
-    assert {"cluster", "jobs", "textscanner", "pyproject.toml", "README.md"} <= set(let_in)
+        assert source == "." or source.split("/")[0] in included
+    assert all((ROOT / name).exists() for name in included)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    build_files = {"pyproject.toml", project["readme"], *project["license-files"]}
+    assert {"cluster", "jobs", "textscanner"} | build_files <= set(included)
 
 
-def test_cuda_is_locked_to_what_this_tensorflow_asks_for():
-    """After TensorFlow is raised, cluster/deploy/gpu.lock must be written anew."""
+def test_cuda_is_locked_to_what_this_tensorflow_requires():
+    """After an upgrade of TensorFlow, cluster/deploy/gpu.lock must be regenerated."""
     locked = dict(
         line.split("==")
         for line in (ROOT / "cluster/deploy/gpu.lock").read_text().splitlines()
         if not line.startswith("#")
     )
-    asked = [Requirement(text) for text in importlib.metadata.requires("tensorflow") or []]
-    asked = [r for r in asked if r.marker and not r.marker.evaluate() and r.marker.evaluate({"extra": "and-cuda"})]
-    assert {requirement.name for requirement in asked} == locked.keys()
-    for requirement in asked:
+    requirements = [Requirement(text) for text in importlib.metadata.requires("tensorflow") or []]
+    requirements = [
+        r for r in requirements if r.marker and not r.marker.evaluate() and r.marker.evaluate({"extra": "and-cuda"})
+    ]
+    assert {requirement.name for requirement in requirements} == locked.keys()
+    for requirement in requirements:
         assert requirement.specifier.contains(locked[requirement.name]), requirement
 
 
@@ -296,7 +298,7 @@ def test_start_commands_pass_shellcheck(launched):
     assert done.returncode == 0, done.stdout
 
 
-def test_a_slurm_job_goes_back_into_the_queue_and_submits_a_command_that_exists():
+def test_a_slurm_job_is_requeued_and_submits_an_existing_command():
     text = (ROOT / "cluster/deploy/slurm/train.sbatch").read_text()
     options = re.findall(r"^#SBATCH (--\S+)", text, re.MULTILINE)
     assert "--requeue" in options and any(option.startswith("--signal=B:TERM@") for option in options)
@@ -305,7 +307,7 @@ def test_a_slurm_job_goes_back_into_the_queue_and_submits_a_command_that_exists(
     assert "--runtime-env jobs/runtime_env.yaml --working-dir ." in text
 
 
-def test_what_a_submitted_job_carries_is_small_and_enough(tmp_path):
+def test_the_package_of_a_submitted_job_is_small_and_complete(tmp_path):
     create_package(str(ROOT), tmp_path / "job.zip", include_gitignore=True)
     with zipfile.ZipFile(tmp_path / "job.zip") as archive:
         names = set(archive.namelist())
