@@ -85,6 +85,15 @@ class Charset:
         class_ids = self._class_ids
         return np.array([c in class_ids or not self._skips(c) for c in self.normalize(text)], bool)
 
+    @property
+    def other_case_ids(self) -> np.ndarray:
+        """For each class id, the id of the same letter in the other case: int32 [num_classes].
+
+        A class without a counterpart in the charset maps to itself; in a case-insensitive charset all do. Losses need
+        it for labels whose case is not known: either id is right.
+        """
+        return _other_case_ids(self.characters).copy()
+
     def decode(self, ids: np.ndarray) -> str:
         """The text of a row of ids [N], up to the first background id; UNKNOWN_ID becomes U+FFFD."""
         text = []
@@ -113,7 +122,19 @@ def _class_ids(characters: str) -> dict[str, int]:
     return {c: i + FIRST_CHARACTER_ID for i, c in enumerate(characters)}
 
 
+@functools.lru_cache(maxsize=16)
+def _other_case_ids(characters: str) -> np.ndarray:
+    class_ids = _class_ids(characters)
+    # Dotless i and similar letters have no counterpart that maps back to them: they stay alone.
+    counterparts = (c.swapcase() if c.swapcase().swapcase() == c else c for c in characters)
+    ids = [class_ids.get(other, class_ids[c]) for c, other in zip(characters, counterparts, strict=True)]
+    return np.array([*range(FIRST_CHARACTER_ID), *ids], np.int32)
+
+
 ALPHANUMERIC = Charset(string.digits + string.ascii_lowercase, skip_punctuation=True)
+"""The benchmarks' 36 characters: digits and letters, case-insensitive, without punctuation."""
+PRINTABLE_ASCII = Charset(string.digits + string.ascii_letters + string.punctuation, case_sensitive=True)
+"""The 94 printable ASCII characters, case-sensitive; symbols outside ASCII are unknown characters."""
 
 
 def load_charset(path: str | pathlib.Path, case_sensitive: bool = True) -> Charset:

@@ -1,9 +1,13 @@
 """Class ids of characters."""
 
+import dataclasses
+import pickle
+import timeit
+
 import numpy as np
 import pytest
 
-from textscanner.charset import ALPHANUMERIC, UNKNOWN_CHARACTER, Charset, load_charset
+from textscanner.charset import ALPHANUMERIC, PRINTABLE_ASCII, UNKNOWN_CHARACTER, Charset, load_charset
 from textscanner.errors import UserError
 
 
@@ -42,3 +46,32 @@ def test_a_charset_is_read_from_a_file(tmp_path):
     assert load_charset(path) == Charset("abcÄß", case_sensitive=True)
     with pytest.raises(UserError, match=r"missing\.txt"):
         load_charset(tmp_path / "missing.txt")
+
+
+def test_printable_ascii_keeps_case_and_punctuation():
+    assert PRINTABLE_ASCII.num_classes == 96
+    assert PRINTABLE_ASCII.decode(PRINTABLE_ASCII.encode("HOTEL! (it's €5)".replace(" ", ""))) == (
+        f"HOTEL!(it's{UNKNOWN_CHARACTER}5)"
+    )
+
+
+def test_other_case_ids_pair_upper_and_lower_case():
+    other = PRINTABLE_ASCII.other_case_ids
+    ids = PRINTABLE_ASCII.encode("Street-7")
+    assert PRINTABLE_ASCII.decode(other[ids]) == "sTREET-7"
+    np.testing.assert_array_equal(other[other], np.arange(PRINTABLE_ASCII.num_classes))
+    np.testing.assert_array_equal(ALPHANUMERIC.other_case_ids, np.arange(ALPHANUMERIC.num_classes))
+    lone = Charset("aßıB", case_sensitive=True)
+    np.testing.assert_array_equal(lone.other_case_ids, np.arange(lone.num_classes))
+
+
+def test_encoding_does_not_depend_on_the_size_of_the_charset():
+    many = Charset("".join(chr(0x4E00 + i) for i in range(6_600)))
+    text = many.characters[100:108]
+    assert many.decode(many.encode(text)) == text
+    few = Charset(text)
+    slow, fast = (min(timeit.repeat(lambda c=c: c.encode(text), number=50, repeat=5)) for c in (many, few))
+    assert slow < 10 * fast  # building the index for each call takes a hundred times as long
+    assert pickle.loads(pickle.dumps(many)) == many
+    assert len(pickle.dumps(many)) < 25_000
+    assert dataclasses.asdict(many)["characters"] == many.characters
