@@ -102,9 +102,10 @@ def _calibration(args: argparse.Namespace) -> list[np.ndarray]:
 
 def _images_of(source: str) -> Iterator[np.ndarray]:
     """The images of a prepared data set, or of a folder: labels do not matter here."""
-    from cluster.data.importers.source import IMAGE_SUFFIXES, open_files
+    from cluster.data.importers.source import open_files
     from cluster.data.shards import is_dataset, read_records
     from cluster.storage.location import absolute_uri
+    from textscanner.data.image_files import is_image_name
     from textscanner.data.images import decode
 
     uri = absolute_uri(source)
@@ -112,7 +113,7 @@ def _images_of(source: str) -> Iterator[np.ndarray]:
         yield from map(_image, read_records(uri))
         return
     files = open_files(uri)
-    names = [name for name in files.names() if name.lower().endswith(IMAGE_SUFFIXES)]
+    names = list(filter(is_image_name, files.names()))
     if not names:
         raise ValueError(f"--calibrate is {source!r}, which holds no image: give a data set or a folder of words")
     for name in names:

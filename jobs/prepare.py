@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from cluster.data.importers.formats import FORMATS, WITH_SPLITS
+from cluster.data.importers.registry import FORMAT_NAMES, FORMATS_WITH_SPLITS
 from jobs.command import Help, cli_errors
 
 
@@ -20,9 +20,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("source", metavar="SOURCE", help="folder, file, zip or s3:// prefix")
     parser.add_argument("--out", required=True, metavar="URI", help="folder or s3:// prefix of the new data set")
-    parser.add_argument("--format", default="auto", metavar="NAME", help=f"one of {', '.join(FORMATS)}")
+    parser.add_argument("--format", default="auto", metavar="NAME", help=f"one of {', '.join(FORMAT_NAMES)}")
     parser.add_argument("--labels", metavar="NAME", help="the label file inside SOURCE, if it has an unusual name")
-    parser.add_argument("--split", metavar="NAME", help=f"only rows of this split ({', '.join(WITH_SPLITS)})")
+    parser.add_argument("--split", metavar="NAME", help=f"only rows of this split ({', '.join(FORMATS_WITH_SPLITS)})")
     parser.add_argument("--charset-file", metavar="FILE", help="characters to read; by default 0-9a-z, any case")
     parser.add_argument("--max-label-length", type=int, default=30, metavar="N", help="longer labels are set aside")
     parser.add_argument(

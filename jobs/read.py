@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from jobs.command import Help, add_word_arguments, cli_errors, vocabulary_of
 from textscanner.checkpoint_files import DEFAULT_WEIGHTS, shipped_weights
+from textscanner.data.image_files import IMAGE_SUFFIXES, is_image_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from textscanner.inference.reader import Reader
 
 READ_AT_ONCE = 256
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,9 +98,11 @@ def _images(given: Sequence[str]) -> list[pathlib.Path]:
         path = pathlib.Path(name)
         if not path.exists():
             raise ValueError(f"{name} does not exist")
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        inside = sorted(p for p in path.rglob("*") if is_image_name(p.name)) if path.is_dir() else [path]
         if not inside:
-            raise ValueError(f"{name} holds no image ({', '.join(SUFFIXES)}); a checkpoint is given with --checkpoint")
+            raise ValueError(
+                f"{name} holds no image ({', '.join(IMAGE_SUFFIXES)}); a checkpoint is given with --checkpoint"
+            )
         found += inside
     return found
 

@@ -1,4 +1,4 @@
-"""Words written out in the formats that they are found in, byte for byte as the formats' own tools do."""
+"""Writes words in the formats that importers read, byte for byte as each format's own tools do."""
 
 import csv
 import io
@@ -15,10 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.io import savemat
 
+from cluster.data.importers.source import Source
+from textscanner.data.annotations import Reject, Word
 from textscanner.data.images import decode
 from textscanner.data.schema import WordRecord
 
 Records = list[WordRecord]
+
+
+def read_all(source: Source, rows_per_part: int = 3) -> list[Word | Reject]:
+    """All rows of a source, part by part."""
+    return [row for part in source.parts(rows_per_part) for row in source.read(part)]
 
 
 def boxes_of(record: WordRecord) -> np.ndarray:
@@ -125,14 +132,14 @@ def iiit5k(folder: pathlib.Path, records: Records) -> None:
 
 
 def scene_of(records: Records) -> tuple[np.ndarray, np.ndarray]:
-    """The words one below the other on grey, RGB, and where each one's corner is."""
-    pictures = [decode(record.image, "") for record in records]
-    canvas = np.full((sum(p.shape[0] + 20 for p in pictures), max(p.shape[1] for p in pictures) + 40, 3), 128, np.uint8)
+    """The words one below the other on grey, RGB [H, W, 3], and each one's upper left corner [words, 2]."""
+    images = [decode(record.image, "") for record in records]
+    canvas = np.full((sum(i.shape[0] + 20 for i in images), max(i.shape[1] for i in images) + 40, 3), 128, np.uint8)
     corners, top = [], 10
-    for picture in pictures:
-        canvas[top : top + picture.shape[0], 20 : 20 + picture.shape[1]] = picture
+    for image in images:
+        canvas[top : top + image.shape[0], 20 : 20 + image.shape[1]] = image
         corners.append((20, top))
-        top += picture.shape[0] + 20
+        top += image.shape[0] + 20
     return canvas, np.array(corners, np.float32)
 
 
@@ -144,7 +151,7 @@ def _write_scene(path: pathlib.Path, records: Records) -> np.ndarray:
 
 
 def synthtext(folder: pathlib.Path, records: Records) -> None:
-    """Scenes of three words; the last has what is left, which may be one: its arrays lose their last axis."""
+    """Scenes of three words. The last one may have a single word: its arrays lose their last axis."""
     groups = [records[i : i + 3] for i in range(0, len(records), 3)]
     cells = {name: np.zeros((1, len(groups)), object) for name in ("imnames", "txt", "wordBB", "charBB")}
     for g, group in enumerate(groups):
@@ -202,14 +209,14 @@ def webdataset(folder: pathlib.Path, records: Records) -> None:
             for i, record in enumerate(part):
                 x0, y0, x1, y1 = boxes_of(record).T
                 boxes = np.stack([x0, y0, x1 - x0, y1 - y0], 1).tolist()
-                told = json.dumps({"text": record.text, "boxes": boxes}).encode()
-                for suffix, data in (("jpg", record.image), ("json", told)):
+                labels = json.dumps({"text": record.text, "boxes": boxes}).encode()
+                for suffix, data in (("jpg", record.image), ("json", labels)):
                     member = tarfile.TarInfo(f"sample{i:04d}.{suffix}")
                     member.size = len(data)
                     archive.addfile(member, io.BytesIO(data))
 
 
-# What writes it, the name that `auto` finds, and whether it carries character quads.
+# The function that writes it, the format that `auto` detects, and whether it carries character quads.
 FORMATS = {
     "jsonl": (jsonl, "jsonl", True),
     "tsv": (tsv, "tsv", False),

@@ -61,7 +61,7 @@ def prepare_dataset(source_uri: str, out_uri: str, settings: PrepareSettings, ov
       StorageError: storage refuses or does not answer.
     """
     source_uri, out_uri = absolute_uri(source_uri), absolute_uri(out_uri)
-    source = open_source(source_uri, settings.format, settings.split, settings.labels)
+    source = open_source(source_uri, settings.format, split=settings.split, label_file=settings.labels)
     total = source.count()
     if not total:
         raise ValueError(f"{source_uri} has no row" + (f" of split {settings.split!r}" if settings.split else ""))

@@ -1,1 +1,1 @@
-"""Labelled images in the formats that they are found in, one `Source` each; `sources.open_source` finds out which."""
+"""Importers of labelled images: `registry.FORMATS` lists the formats, `registry.open_source` opens a `Source`."""

@@ -1,4 +1,4 @@
-"""Images and labels packed together: LMDB, Parquet with an image column, tar shards (WebDataset)."""
+"""Formats that pack images and labels together: LMDB, Parquet with an image column, tar shards (WebDataset)."""
 
 from __future__ import annotations
 
@@ -13,74 +13,77 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.data.importers.source import IMAGE_SUFFIXES, open_files
-from cluster.storage.location import fetch_file, open_uri
+from cluster.data.importers.registry import FORMATS
+from cluster.data.importers.source import open_files
+from cluster.storage.location import Location, fetch_file, open_uri
 from textscanner.data.annotations import Reject, Word, quads_of_boxes
+from textscanner.data.image_files import IMAGE_SUFFIXES
+from textscanner.errors import UserError
 
 TEXT_COLUMNS = ("text", "label")
-ROWS_AT_ONCE = 256
+PARQUET_BATCH_ROWS = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Lmdb:
-    """The format that recognition benchmarks come in: `num-samples`, `image-%09d`, `label-%09d`, counted from 1.
+    """The format of the recognition benchmarks: keys `num-samples`, `image-%09d`, `label-%09d`, counted from 1.
 
-    LMDB maps its file into memory, so one in a bucket is first copied to the node's disk, once per node.
+    LMDB maps its file into memory, so a file in a bucket is first copied to the node's disk, once per node.
     """
 
     uri: str
 
     def count(self) -> int:
-        """`num-samples`.
+        """The value of `num-samples`.
 
         Raises:
-          ValueError: it is not such a file.
+          UserError: the file has no such key.
         """
-        found = self._get(b"num-samples")
-        if found is None or not found.isdigit():
-            raise ValueError(f"{self.uri} has no num-samples: not a recognition data set")
-        return int(found)
+        value = self._get(b"num-samples")
+        if value is None or not value.isdigit():
+            raise UserError(f"{self.uri} has no key num-samples: it is not a recognition data set in LMDB")
+        return int(value)
 
     def version(self) -> str:
-        """The file's."""
         return open_uri(self._file).version()
 
     def parts(self, rows: int) -> Iterator[tuple[int, int]]:
-        """Ranges of sample numbers."""
+        """Ranges `start, stop` of samples, counted from 0."""
         total = self.count()
         return ((start, min(start + rows, total)) for start in range(0, total, rows))
 
     def read(self, part: tuple[int, int]) -> Iterator[Word | Reject]:
-        """Samples `start:stop`, counted from 0."""
+        """Reads the samples of a range."""
         for number in range(part[0] + 1, part[1] + 1):
             image, label = self._get(b"image-%09d" % number), self._get(b"label-%09d" % number)
             name = f"image-{number:09d}"
             if label is None:
-                yield Reject(name, "bad_row", "it has no label")
+                yield Reject(name, "bad_row", "the sample has no label")
                 continue
             try:
                 yield Word(image, label.decode(), None, name)
             except UnicodeDecodeError as error:
-                yield Reject(name, "bad_row", f"its label is not UTF-8: {error}")
+                yield Reject(name, "bad_row", f"the label is not UTF-8: {error}")
 
     @property
     def _file(self) -> str:
         return self.uri if self.uri.endswith(".mdb") else f"{self.uri.rstrip('/')}/data.mdb"
 
     def _get(self, key: bytes) -> bytes | None:
-        with _lmdb(self._file).begin() as transaction:
-            return transaction.get(key)
+        with _lmdb_environment(self._file).begin() as transaction:
+            value: bytes | None = transaction.get(key)
+            return value
 
 
 @functools.lru_cache(maxsize=4)
-def _lmdb(file: str) -> Any:
+def _lmdb_environment(file: str) -> Any:
     import lmdb
 
     path = fetch_file(file)
     try:
         return lmdb.open(path, subdir=False, readonly=True, lock=False, readahead=False, meminit=False)
     except lmdb.Error as error:
-        raise ValueError(f"{file} is not an LMDB file that can be read: {error}") from None
+        raise UserError(f"{file} is not a valid LMDB file: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,43 +91,42 @@ class ParquetFiles:
     """Parquet as Hugging Face writes it: a struct column `image` with `bytes` (or a `path`), a string column `text`.
 
     Attributes:
-      split: only files whose name begins with it (`train-00000-of-00004.parquet`).
+      split: reads only files whose name starts with it (`train-00000-of-00004.parquet`); None for all files.
     """
 
     uri: str
     split: str | None = None
 
     def count(self) -> int:
-        """Rows, from the files' footers."""
+        """Number of rows, from the files' footers."""
         return sum(_parquet(self.uri, name).metadata.num_rows for name in self._names())
 
     def version(self) -> str:
-        """The files' names."""
         return " ".join(self._names())
 
     def parts(self, rows: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Consecutive row groups of a file."""
+        """A file's name and the indices of consecutive row groups."""
         for name in self._names():
             footer = _parquet(self.uri, name).metadata
-            taken: list[int] = []
-            held = 0
+            groups: list[int] = []
+            num_rows = 0
             for group in range(footer.num_row_groups):
-                taken.append(group)
-                held += footer.row_group(group).num_rows
-                if held >= rows:
-                    yield name, tuple(taken)
-                    taken, held = [], 0
-            if taken:
-                yield name, tuple(taken)
+                groups.append(group)
+                num_rows += footer.row_group(group).num_rows
+                if num_rows >= rows:
+                    yield name, tuple(groups)
+                    groups, num_rows = [], 0
+            if groups:
+                yield name, tuple(groups)
 
     def read(self, part: tuple[str, tuple[int, ...]]) -> Iterator[Word | Reject]:
-        """The rows, ROWS_AT_ONCE in memory at a time; only the two columns are fetched."""
+        """Reads the rows, PARQUET_BATCH_ROWS in memory at a time; only the two columns are fetched."""
         name, groups = part
         file = _parquet(self.uri, name)
         text = self._text_column(file.schema_arrow, name)
         number = 0
         try:
-            for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=list(groups), columns=["image", text]):
+            for batch in file.iter_batches(PARQUET_BATCH_ROWS, row_groups=list(groups), columns=["image", text]):
                 for row in batch.to_pylist():
                     yield self._word(row["image"], row[text], f"{name}#{groups[0]}+{number}")
                     number += 1
@@ -147,77 +149,77 @@ class ParquetFiles:
         image = columns.get("image", pa.null())
         if pa.types.is_struct(image) and image.get_field_index("bytes") >= 0:
             for text in TEXT_COLUMNS:
-                kind = columns.get(text, pa.null())
-                if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+                type_ = columns.get(text, pa.null())
+                if pa.types.is_string(type_) or pa.types.is_large_string(type_):
                     return text
-        raise ValueError(
+        raise UserError(
             f"{self.uri}: {name} has the columns {', '.join(f'{n} ({t})' for n, t in columns.items())}; "
-            "wanted image (a struct with bytes) and text or label (a string)"
+            "expected image (a struct with bytes) and text or label (a string)"
         )
 
     def _names(self) -> list[str]:
-        names = names_ending(self.uri, (".parquet",))
-        kept = [n for n in names if self.split is None or n.rpartition("/")[2].startswith(self.split)]
-        if not kept:
-            raise ValueError(f"{self.uri} has no .parquet file" + (f" of split {self.split!r}" if self.split else ""))
-        return kept
+        names = _names_ending(self.uri, FORMATS["parquet"].suffixes)
+        of_split = [n for n in names if self.split is None or n.rpartition("/")[2].startswith(self.split)]
+        if not of_split:
+            raise UserError(f"{self.uri} has no .parquet file" + (f" of split {self.split!r}" if self.split else ""))
+        return of_split
 
 
 @functools.lru_cache(maxsize=64)
 def _parquet(uri: str, name: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(_place(uri, name).open())
+        return pq.ParquetFile(_location(uri, name).open())
     except pa.ArrowException as error:
-        raise ValueError(f"{uri}: {name} is not a Parquet file that can be read: {error}") from None
+        raise UserError(f"{uri}: {name} is not a valid Parquet file: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True)
 class TarShards:
-    """WebDataset: tar files whose members `KEY.jpg` and `KEY.txt` (or `KEY.json` with `text`, `boxes`) belong together.
+    """WebDataset: tar files in which the members `KEY.jpg` and `KEY.txt` (or `KEY.json`: text, boxes) are one sample.
 
-    What a sample holds is not known before its file has been read, so a part is a tar file.
+    The samples of a file are not known before it has been read, so a part is a tar file.
     """
 
     uri: str
 
     def count(self) -> int:
-        """Tar files."""
-        return len(names_ending(self.uri, TAR_SUFFIXES))
+        """Number of tar files."""
+        return len(self._names())
 
     def version(self) -> str:
-        """The files' names."""
-        return " ".join(names_ending(self.uri, TAR_SUFFIXES))
+        return " ".join(self._names())
 
     def parts(self, rows: int) -> Iterator[str]:
-        """One file each."""
-        return iter(names_ending(self.uri, TAR_SUFFIXES))
+        """One file each, whatever its size."""
+        return iter(self._names())
 
     def read(self, part: str) -> Iterator[Word | Reject]:
-        """The samples of a tar file, read from front to back."""
+        """Reads the samples of a tar file, front to back."""
         sample: dict[str, bytes] = {}
         key = ""
         try:
-            with _place(self.uri, part).open() as raw, tarfile.open(fileobj=raw, mode="r|*") as archive:
+            with _location(self.uri, part).open() as raw, tarfile.open(fileobj=raw, mode="r|*") as archive:
                 for member in archive:
                     if not member.isfile():
                         continue
-                    folder, slash, base = member.name.rpartition("/")
-                    stem, _, suffix = base.partition(".")
+                    folder, slash, base_name = member.name.rpartition("/")
+                    stem, _, suffix = base_name.partition(".")
                     if f"{folder}{slash}{stem}" != key:
-                        yield from _sample(f"{part}:{key}", sample)
+                        yield from _parse_sample(f"{part}:{key}", sample)
                         key, sample = f"{folder}{slash}{stem}", {}
                     content = archive.extractfile(member)
                     sample[f".{suffix.lower()}"] = content.read() if content else b""
         except (tarfile.TarError, EOFError) as error:
-            yield Reject(f"{part}:{key}", "bad_row", f"the archive cannot be read further: {error}")
+            yield Reject(f"{part}:{key}", "bad_row", f"the rest of the archive cannot be read: {error}")
             return
-        yield from _sample(f"{part}:{key}", sample)
+        yield from _parse_sample(f"{part}:{key}", sample)
+
+    def _names(self) -> list[str]:
+        return _names_ending(self.uri, FORMATS["webdataset"].suffixes)
 
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-
-
-def _sample(name: str, files: dict[str, bytes]) -> Iterator[Word | Reject]:
+def _parse_sample(name: str, files: dict[str, bytes]) -> Iterator[Word | Reject]:
+    """The word of a sample's files, by suffix; nothing if there are no files."""
     if not files:
         return
     image = next((data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES), None)
@@ -231,18 +233,18 @@ def _sample(name: str, files: dict[str, bytes]) -> Iterator[Word | Reject]:
         quads: np.ndarray | None = None if boxes is None else quads_of_boxes(boxes)
         yield Word(image, str(text), quads, name)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        found = ", ".join(files)
-        yield Reject(name, "bad_row", f"no text in .txt or .json among {found}: {error.__class__.__name__} {error}")
+        detail = f"no text in .txt or .json among {', '.join(files)}: {error.__class__.__name__} {error}"
+        yield Reject(name, "bad_row", detail)
 
 
 @functools.lru_cache(maxsize=4)
-def names_ending(uri: str, suffixes: tuple[str, ...]) -> list[str]:
-    """Files below a URI with one of these endings; of a URI that is such a file, itself, as the name ''."""
+def _names_ending(uri: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Names of files below a URI with one of these endings; a URI that is such a file is listed as the name ''."""
     if uri.lower().endswith(suffixes):
         return [""]
     return [name for name in open_uri(uri).walk() if name.lower().endswith(suffixes)]
 
 
-def _place(uri: str, name: str) -> Any:
-    place = open_uri(uri)
-    return place.join(name) if name else place
+def _location(uri: str, name: str) -> Location:
+    location = open_uri(uri)
+    return location.join(name) if name else location

@@ -1,4 +1,4 @@
-"""What every importer is, and the files that importers read: a folder on a disk, a prefix in a bucket, or a zip."""
+"""The interface of an importer, and the files that importers read: a local folder, a prefix in a bucket, or a zip."""
 
 from __future__ import annotations
 
@@ -14,51 +14,58 @@ from typing import IO, Any, Protocol, TypeVar
 from cluster.errors import NotFoundError
 from cluster.storage.location import open_uri
 from textscanner.data.annotations import Reject, Word
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+from textscanner.errors import UserError
 
 Part = Any
 T = TypeVar("T")
 
 
 class Source(Protocol):
-    """Labelled images. A part is what one task reads; sources and parts are small and pickle."""
+    """Labelled images, read in parts. Sources and parts are small and can be pickled: one Ray task reads one part."""
 
     def count(self) -> int:
-        """Rows in all, good or bad; where only reading everything would tell, the number of parts."""
+        """Number of rows, valid or not; the number of parts if only reading the data would tell."""
         ...
 
     def version(self) -> str:
-        """Changes when what `parts` gives may have changed."""
+        """A string that changes when the result of `parts` may have changed."""
         ...
 
     def parts(self, rows: int) -> Iterator[Part]:
-        """Everything in pieces of about `rows` rows, always the same ones."""
+        """Splits the source into parts of about `rows` rows, the same ones on every call."""
         ...
 
     def read(self, part: Part) -> Iterator[Word | Reject]:
-        """The rows of a part."""
+        """Reads the rows of a part."""
         ...
 
 
 class Files(Protocol):
-    """Named files."""
+    """Files by name, relative to a folder."""
 
     def read(self, name: str) -> bytes:
-        """A file's content; KeyError where there is none."""
+        """Returns a file's content.
+
+        Raises:
+          KeyError: there is no such file.
+        """
         ...
 
     def open(self, name: str) -> IO[bytes]:
-        """A file for reading; KeyError where there is none."""
+        """Opens a file for reading.
+
+        Raises:
+          KeyError: there is no such file.
+        """
         ...
 
     def names(self) -> Iterator[str]:
-        """All names below, in order."""
+        """Lists all files, sorted, those in sub-folders included."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tree:
+class _Folder:
     uri: str
 
     def read(self, name: str) -> bytes:
@@ -78,16 +85,17 @@ class _Tree:
 
 
 class _Zip:
-    """A zip archive; a single folder around everything in it, as archivers like to put there, is looked through."""
+    """A zip archive. If everything lies in a single top-level folder, names are relative to that folder."""
 
     def __init__(self, uri: str) -> None:
         try:
             self._archive = zipfile.ZipFile(open_uri(uri).open())
         except zipfile.BadZipFile as error:
-            raise ValueError(f"{uri} is not a zip that can be read: {error}") from None
+            raise UserError(f"{uri} is not a valid zip archive ({error}): pack or copy it again") from None
         names = [name for name in self._archive.namelist() if not name.endswith("/")]
-        tops = {name.partition("/")[0] for name in names if not name.startswith("__MACOSX/")}
-        self._prefix = f"{tops.pop()}/" if len(tops) == 1 and all("/" in name for name in names) else ""
+        top_folders = {name.partition("/")[0] for name in names if not name.startswith("__MACOSX/")}
+        has_one_top_folder = len(top_folders) == 1 and all("/" in name for name in names)
+        self._prefix = f"{top_folders.pop()}/" if has_one_top_folder else ""
 
     def read(self, name: str) -> bytes:
         try:
@@ -99,29 +107,29 @@ class _Zip:
         return self._archive.open(self._prefix + name)
 
     def names(self) -> Iterator[str]:
-        known = (name for name in self._archive.namelist() if not name.endswith("/"))
-        return (name[len(self._prefix) :] for name in sorted(known) if name.startswith(self._prefix))
+        names = (name for name in self._archive.namelist() if not name.endswith("/"))
+        return (name[len(self._prefix) :] for name in sorted(names) if name.startswith(self._prefix))
 
 
 @functools.lru_cache(maxsize=4)
 def open_files(uri: str) -> Files:
-    """The files of a folder, prefix or zip; a process opens each once.
+    """Opens a folder, a prefix or a zip; a process opens each only once.
 
     Raises:
-      ValueError: it ends in .zip and is none.
-      StorageError: there is none, or storage does not answer.
+      UserError: the URI ends in .zip and is not a zip archive.
+      StorageError: the zip does not exist, or storage does not answer.
     """
-    return _Zip(uri) if uri.lower().endswith(".zip") else _Tree(uri)
+    return _Zip(uri) if uri.lower().endswith(".zip") else _Folder(uri)
 
 
 def file_version(uri: str, name: str) -> str:
-    """The version of a file of `open_files(uri)`, or of the zip that it is in."""
-    place = open_uri(uri)
-    return (place if uri.lower().endswith(".zip") else place.join(name)).version()
+    """The version of a file of `open_files(uri)`; of the zip itself if it is in a zip."""
+    location = open_uri(uri)
+    return (location if uri.lower().endswith(".zip") else location.join(name)).version()
 
 
 def has(files: Files, name: str) -> bool:
-    """Whether there is such a file."""
+    """Whether there is a file of this name."""
     try:
         files.open(name).close()
     except KeyError:
@@ -130,20 +138,20 @@ def has(files: Files, name: str) -> bool:
 
 
 def text_lines(files: Files, name: str, uri: str) -> Iterator[str]:
-    """The lines of a UTF-8 file, with their ends; a mark at its beginning is dropped.
+    """Streams the lines of a UTF-8 file, line ends included; a byte-order mark is dropped.
 
     Raises:
-      ValueError: it is not UTF-8.
+      UserError: the file is not UTF-8.
     """
     with files.open(name) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline="") as lines:
         try:
             yield from lines
         except UnicodeDecodeError as error:
-            raise ValueError(f"{uri}/{name} is not UTF-8: {error}") from None
+            raise UserError(f"{uri}/{name} is not UTF-8 ({error}): convert it to UTF-8") from None
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
-    """Tuples of `size` items, the last one shorter."""
+    """Groups items into tuples of `size`; the last one may be shorter."""
     iterator = iter(items)
     while batch := tuple(itertools.islice(iterator, size)):
         yield batch

@@ -1,0 +1,45 @@
+"""Label files: which rows are read, and which are counted as bad."""
+
+import pytest
+
+from cluster.data.importers.registry import open_source
+from tests import formats
+from textscanner.data.annotations import Reject, Word
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "texts", "bad_lines"),
+    [
+        ("labels.tsv", 'file\ttext\na.png\tsay "hi"\nb.png\tb,c\nalone\n', ['say "hi"', "b,c"], ["line 4"]),
+        ("labels.csv", 'a.png,"b,c"\n', ["b,c"], []),
+        ("labels.csv", 'filename,words\na.png,b,"c"\nalone\n', ['b,"c"'], ["line 3"]),
+        ("gt.txt", '\ufeffa.png, "say \\"hi\\", you"\nb.png, nothing\n', ['say "hi", you'], ["line 2"]),
+        ("rec_gt.txt", '["a.png", "b.png"]\tone\nc.png\t[{"transcription": "x"}]\n', ["one", "one"], ["line 2"]),
+        ("labels.json", '{"a.png": "é", "b.png": 7}', ["é"], ["b.png"]),
+        ("labels.txt", "0.jpg two words\nalone\n", ["two words"], ["line 2"]),
+        ("labels.jsonl", '{"text": "ab"}\n\nno json\n{"file": "a", "text": "b", "boxes": "x"}', [], ["1", "3", "4"]),
+    ],
+)
+def test_rows_of_a_label_file_are_words_or_bad_rows(file, content, texts, bad_lines, tmp_path):
+    (tmp_path / file).write_text(content)
+    rows = formats.read_all(open_source(str(tmp_path)))
+    assert [row.text for row in rows if isinstance(row, Word)] == texts
+    rejects = [row for row in rows if isinstance(row, Reject)]
+    assert len(rejects) == len(bad_lines)
+    assert all(line in reject.file for line, reject in zip(bad_lines, rejects, strict=True))
+    assert {row.reason for row in rejects} <= {"bad_row"}
+
+
+def test_a_box_file_that_cannot_be_parsed_is_a_wrong_number_of_boxes(seven_words, tmp_path):
+    formats.trdg(tmp_path, seven_words)
+    damaged = sorted(tmp_path.glob("*_boxes.txt"))[0]
+    damaged.write_text("1 2 three 4\n")
+    rows = formats.read_all(open_source(str(tmp_path)))
+    (row,) = [row for row in rows if damaged.name == f"{row.source.rpartition('.')[0]}_boxes.txt"]
+    assert row.quads.shape == (0, 4, 2)
+
+
+def test_an_image_without_a_box_file_has_no_quads(seven_words, tmp_path):
+    formats.trdg(tmp_path, seven_words)
+    sorted(tmp_path.glob("*_boxes.txt"))[-1].unlink()
+    assert sum(row.quads is None for row in formats.read_all(open_source(str(tmp_path)))) == 1
