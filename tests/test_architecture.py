@@ -22,7 +22,7 @@ FORBIDDEN = {
 FLOORS = {
     "cluster": (
         {"errors"},
-        {"config", "logs"},
+        {"config", "logs", "progress_bar"},
         {"storage", "tasks"},
         {"tracking"},
         {"session"},

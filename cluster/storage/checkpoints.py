@@ -19,11 +19,10 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-import tqdm
-
+from cluster.progress_bar import BYTES, progress_bar
 from cluster.storage.location import Location, abort_uploads, absolute_uri, open_uri
 from cluster.storage.run_layout import SWEEP_NAME, trials_uri
 from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME, STATE_NAME, shipped_weights
@@ -220,10 +219,10 @@ def pull(checkpoint: StoredCheckpoint, folder: str | os.PathLike[str], quiet: bo
     partial.mkdir(parents=True, exist_ok=True)
     source = open_uri(checkpoint.uri)
     with (
-        tqdm.tqdm(total=checkpoint.num_bytes, unit="B", unit_scale=True, desc=target.name, disable=quiet) as bar,
+        progress_bar(target.name, checkpoint.num_bytes, BYTES, disable=quiet) as advance,
         concurrent.futures.ThreadPoolExecutor(PARALLEL_FILES) as pool,
     ):
-        for done in [pool.submit(_pull_file, source, partial, file, bar) for file in checkpoint.files]:
+        for done in [pool.submit(_pull_file, source, partial, file, advance) for file in checkpoint.files]:
             done.result()
     (partial / CHECKPOINT_MANIFEST_NAME).write_bytes(source.join(CHECKPOINT_MANIFEST_NAME).read_bytes())
     verify(partial)
@@ -257,18 +256,18 @@ def _scratch() -> pathlib.Path:
     return folder
 
 
-def _pull_file(source: Location, folder: pathlib.Path, file: StoredFile, bar: tqdm.tqdm) -> None:
+def _pull_file(source: Location, folder: pathlib.Path, file: StoredFile, advance: Callable[[int], None]) -> None:
     path = folder / file.name
     start = path.stat().st_size if path.exists() else 0
     if start > file.num_bytes:
         path.unlink()
         start = 0
-    bar.update(start)
+    advance(start)
     with path.open("ab") as out:
         while start < file.num_bytes:
             data = source.join(file.name).read_bytes(start, min(start + RANGE_BYTES, file.num_bytes))
             out.write(data)
-            bar.update(len(data))
+            advance(len(data))
             start += len(data)
     if _sha256(path) != file.sha256:
         path.unlink()
