@@ -1,4 +1,4 @@
-"""`make bench`: how fast the parts are here, ingest from a bucket against two other ways, and a short run."""
+"""`make bench`: throughput on this machine: model and data pipeline, ingest against two alternatives, a short run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from jobs.command import cli_errors
+from jobs.cli import cli_errors, program
 from textscanner.checkpoint_files import ONNX_NAME, WEIGHTS_FOLDER
 
 if TYPE_CHECKING:  # importing it loads TensorFlow or Ray
@@ -29,19 +29,23 @@ if TYPE_CHECKING:  # importing it loads TensorFlow or Ray
 PARTS = ("compute", "ingest", "run")
 RENDERED_WORDS = 2_000
 INGEST_WORDS = 20_000
-SINGLE_OBJECTS = 2_000  # of the loop with a request per image
-RUN_STEPS, RUN_WARMUP = 150, 50
+SINGLE_OBJECTS = 2_000  # images of the loop with a request per image
+RUN_STEPS, RUN_WARMUP = 150, 50  # training steps, and how many of them are not measured
 ONNX_WORDS = 512
 MIN_SECONDS = 8.0
 
 
-@cli_errors
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program("bench"), description=__doc__)
+    parser.add_argument("--preset", default="small", help="model to measure (default: small)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure (default: all)")
+    return parser
+
+
+@cli_errors(_parser)
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.bench", description=__doc__)
-    parser.add_argument("--preset", default="small", help="the network to measure (default: small)")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure a part (default: all)")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     from cluster.logs import load_tensorflow
 
     load_tensorflow()
@@ -53,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _compute(config)
     if "ingest" in args.only or "run" in args.only:
         with tempfile.TemporaryDirectory() as folder, _bucket(folder) as bucket:
-            data = _words_in(bucket)
+            data = _render_words(bucket)
             if "ingest" in args.only:
                 _ingest(config, bucket, data, folder)
             if "run" in args.only:
@@ -63,38 +67,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _processor() -> str:
     info = pathlib.Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
-    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+    models = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
+    return models[0].partition(":")[2].strip() if models else platform.processor() or platform.machine()
 
 
-def _tell(what: str, unit: str, work: Callable[[], int], megabytes: float = 0.0) -> None:
-    """Runs `work` (which returns how many it did) once to warm up, then for MIN_SECONDS; prints the median rate.
+def _measure(label: str, unit: str, work: Callable[[], int], megabytes: float = 0.0) -> None:
+    """Calls `work` once to warm up, then for at least MIN_SECONDS; prints the median rate.
 
     Args:
-      megabytes: read for each of them.
+      work: returns the number of items that it processed.
+      megabytes: size of an item; 0 prints no MB/s.
     """
     work()
     rates: list[float] = []
     begin = time.perf_counter()
     while len(rates) < 3 or time.perf_counter() - begin < MIN_SECONDS:
         start = time.perf_counter()
-        done = work()
-        rates.append(done / (time.perf_counter() - start))
+        num_items = work()
+        rates.append(num_items / (time.perf_counter() - start))
     rate = float(np.median(rates))
-    print(f"  {what:<56} {rate:8,.0f} {unit}{f'  {rate * megabytes:6.1f} MB/s' if megabytes else ''}", flush=True)
+    print(f"  {label:<56} {rate:8,.0f} {unit}{f'  {rate * megabytes:6.1f} MB/s' if megabytes else ''}", flush=True)
 
 
 def _compute(config: Config) -> None:
     print("one process")
     with tempfile.TemporaryDirectory() as folder:
-        _tell("render, 64 px, 'real' (one core)", "words/s", lambda: _render(folder))
+        _measure("render, 64 px, 'real' (one core)", "words/s", lambda: _render(folder))
         reader = _ReadChunks(config, folder)
-        _tell("read from disk, decode, augment, fit (one core)", "words/s", reader)
-        _tell("training step, targets drawn inside (all cores)", "images/s", _train_step(config, reader.batch))
-        _tell("reading, decoding inside (all cores)", "images/s", _read(config, reader.batch))
+        _measure("read from disk, decode, augment, resize (one core)", "words/s", reader)
+        _measure("training step, with drawing of targets (all cores)", "images/s", _train_step(config, reader.batch))
+        _measure("inference with decoding (all cores)", "images/s", _read(config, reader.batch))
         if (WEIGHTS_FOLDER / config.preset / ONNX_NAME).is_file():
-            what = "reading with the package's ONNX file (all cores)"
-            _tell(what, "images/s", _read_onnx(config.preset, reader.batch["image"]))
+            label = "inference with the bundled ONNX model (all cores)"
+            _measure(label, "images/s", _read_onnx(config.preset, reader.batch["image"]))
 
 
 def _render(folder: str) -> int:
@@ -109,9 +114,9 @@ def _render(folder: str) -> int:
 
 
 class _ReadChunks:
-    """Reads words chunk by chunk, as the reading tasks do."""
+    """Reads words chunk by chunk, as Ray Data's read tasks do; keeps the last rows as a batch of the global size."""
 
-    def __init__(self, config: Config, uri: str, chunks: int = 1) -> None:
+    def __init__(self, config: Config, uri: str, num_chunks: int = 1) -> None:
         from cluster.config import IngestConfig
         from cluster.data.ingest import ChunkReader, training_sampler
 
@@ -119,16 +124,20 @@ class _ReadChunks:
         config = dataclasses.replace(config, data=data)
         self._reader = ChunkReader(config, data.train, augment=True, ingest=IngestConfig())
         self._items = training_sampler(config).items_of(0, 0)
-        self._size, self._chunks = config.train.global_batch_size, chunks
+        self._batch_size, self._num_chunks = config.train.global_batch_size, num_chunks
         self.batch: dict[str, np.ndarray] = {}
 
     def __call__(self) -> int:
-        done = 0
-        for _ in range(self._chunks):
+        num_words = 0
+        for _ in range(self._num_chunks):
             rows = self._reader.read(next(self._items))
-            done += len(rows["length"])
-        self.batch = {name: np.resize(a, (self._size, *a.shape[1:])) for name, a in rows.items() if name != "text"}
-        return done
+            num_words += len(rows["length"])
+        self.batch = {
+            name: np.resize(values, (self._batch_size, *values.shape[1:]))
+            for name, values in rows.items()
+            if name != "text"
+        }
+        return num_words
 
 
 def _train_step(config: Config, batch: dict[str, np.ndarray]) -> Callable[[], int]:
@@ -140,7 +149,7 @@ def _train_step(config: Config, batch: dict[str, np.ndarray]) -> Callable[[], in
     tensors = {name: tf.constant(value) for name, value in batch.items()}
 
     def run() -> int:
-        step(tensors)[0].numpy()  # waits for the device
+        step(tensors)[0].numpy()  # blocks until the device is done
         return config.train.global_batch_size
 
     return run
@@ -156,17 +165,17 @@ def _read(config: Config, batch: dict[str, np.ndarray]) -> Callable[[], int]:
     return lambda: len(reader.decode_batch(images).ids)
 
 
-def _read_onnx(name: str, images: np.ndarray) -> Callable[[], int]:
+def _read_onnx(weights: str, images: np.ndarray) -> Callable[[], int]:
     import textscanner
 
-    reader = textscanner.load_fast(name)
-    given = list(np.resize(images, (ONNX_WORDS, *images.shape[1:])))
-    return lambda: len(reader.read(given))
+    reader = textscanner.load_fast(weights)
+    inputs = list(np.resize(images, (ONNX_WORDS, *images.shape[1:])))
+    return lambda: len(reader.read(inputs))
 
 
 @contextlib.contextmanager
 def _bucket(folder: str) -> Iterator[str]:
-    """A local object store for the block; the environment names it."""
+    """Runs a local S3 server during the block and sets its environment variables; yields the bucket's URI."""
     from cluster.storage import local_server
 
     server = local_server.start(pathlib.Path(folder) / "objectstore")
@@ -177,7 +186,7 @@ def _bucket(folder: str) -> Iterator[str]:
         local_server.stop(server.folder)
 
 
-def _words_in(bucket: str) -> str:
+def _render_words(bucket: str) -> str:
     from cluster.data.render_dataset import render_dataset
     from textscanner.render.draw import RenderSettings
     from textscanner.render.fonts import find_fonts, select
@@ -190,13 +199,15 @@ def _ingest(config: Config, bucket: str, data: str, folder: str) -> None:
     from cluster.data.shards import read_manifest, read_records
 
     manifest = read_manifest(data)
-    each = sum(shard.num_bytes for shard in manifest.shards) / manifest.num_rows / 1e6
-    some = list(itertools.islice(read_records(data), SINGLE_OBJECTS))
-    print(f"ingest from a local bucket, one process, one core; {INGEST_WORDS:,} words of {each * 1e3:.1f} kB")
-    _tell("row groups, verified, decoded", "words/s", _row_groups(data), each)
-    _tell("the same, augmented and fitted: a reading task", "words/s", _ReadChunks(config, data, chunks=8), each)
-    _tell("boto3 get_object per image, cv2.imdecode", "words/s", _single_objects(bucket, some), each)
-    _tell("tf.data, TFRecord on local disk, decode_jpeg", "words/s", _tfrecords(folder, some), each)
+    megabytes = sum(shard.num_bytes for shard in manifest.shards) / manifest.num_rows / 1e6
+    records = list(itertools.islice(read_records(data), SINGLE_OBJECTS))
+    print(f"ingest from a local bucket, one process, one core; {INGEST_WORDS:,} words of {megabytes * 1e3:.1f} kB")
+    _measure("row groups, verified, decoded", "words/s", _row_groups(data), megabytes)
+    _measure(
+        "the same, augmented and resized: a read task", "words/s", _ReadChunks(config, data, num_chunks=8), megabytes
+    )
+    _measure("boto3 get_object per image, cv2.imdecode", "words/s", _single_objects(bucket, records), megabytes)
+    _measure("tf.data, TFRecord on local disk, decode_jpeg", "words/s", _tfrecords(folder, records), megabytes)
 
 
 def _row_groups(data: str) -> Callable[[], int]:
@@ -212,7 +223,7 @@ def _row_groups(data: str) -> Callable[[], int]:
     return read
 
 
-def _decode(image: bytes) -> Any:
+def _decode(image: bytes) -> np.ndarray | None:
     return cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
 
 
@@ -241,10 +252,10 @@ def _tfrecords(folder: str, records: list[WordRecord]) -> Callable[[], int]:
             text = tf.train.Feature(bytes_list=tf.train.BytesList(value=[record.text.encode()]))
             example = tf.train.Example(features=tf.train.Features(feature={"image": image, "text": text}))
             writer.write(example.SerializeToString())
-    wanted = {"image": tf.io.FixedLenFeature([], tf.string), "text": tf.io.FixedLenFeature([], tf.string)}
+    features = {"image": tf.io.FixedLenFeature([], tf.string), "text": tf.io.FixedLenFeature([], tf.string)}
 
     def parse(data: tf.Tensor) -> tf.Tensor:
-        return tf.io.decode_jpeg(tf.io.parse_single_example(data, wanted)["image"], channels=3)
+        return tf.io.decode_jpeg(tf.io.parse_single_example(data, features)["image"], channels=3)
 
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
@@ -252,29 +263,27 @@ def _tfrecords(folder: str, records: list[WordRecord]) -> Callable[[], int]:
     return lambda: sum(1 for _ in rows)
 
 
-def _run(preset: str, bucket: str, data: str) -> None:
-    """Two workers train on the bucket's words; the rates are those after the first steps."""
+def _run(preset_name: str, bucket: str, data: str) -> None:
+    """Trains with two workers on the bucket's words; prints the throughput after the first RUN_WARMUP steps."""
     from cluster.config import RunSpec, override
     from cluster.storage.location import open_uri
     from cluster.train.launch import train_run
-    from textscanner.presets import preset as preset_config
+    from textscanner.presets import preset
 
-    told = [
-        f"train.{name}={RUN_STEPS}"
-        for name in ("num_steps", "validate_every_steps", "checkpoint_every_steps", "image_every_steps")
-    ]
-    told += [
+    steps = ("num_steps", "validate_every_steps", "checkpoint_every_steps", "image_every_steps")
+    assignments = [
+        *(f"train.{key}={RUN_STEPS}" for key in steps),
         f'data.train=["{data}"]',
         "train.workers=2",
         "train.log_every_steps=10",
         f"optimizer.warmup_steps={RUN_WARMUP}",
     ]
-    result = train_run(override(RunSpec(preset_config(preset)), told), f"{bucket}/runs", "bench")
+    result = train_run(override(RunSpec(preset(preset_name)), assignments), f"{bucket}/runs", "bench")
     lines = open_uri(f"{result.run_root}/metrics.jsonl").read_bytes().splitlines()
     rows = [row for row in map(json.loads, lines) if row["step"] > RUN_WARMUP and "train/images_per_s" in row]
-    rate, wait = (np.mean([row[f"train/{name}"] for row in rows]) for name in ("images_per_s", "data_wait_fraction"))
-    print(f"training out of the bucket, two workers, steps {RUN_WARMUP} to {RUN_STEPS}")
-    print(f"  {'the whole system':<56} {rate:8.0f} images/s, {wait:.1%} of the time waiting for data")
+    rate, wait = (np.mean([row[f"train/{key}"] for row in rows]) for key in ("images_per_s", "data_wait_fraction"))
+    print(f"training from the bucket, two workers, steps {RUN_WARMUP} to {RUN_STEPS}")
+    print(f"  {'whole system':<56} {rate:8.0f} images/s, {wait:.1%} of the time waiting for data")
 
 
 if __name__ == "__main__":

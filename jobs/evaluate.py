@@ -1,4 +1,4 @@
-"""`python -m jobs.evaluate`: scores a checkpoint on data sets."""
+"""`textscanner evaluate`: scores a checkpoint on data sets."""
 
 from __future__ import annotations
 
@@ -6,48 +6,55 @@ import argparse
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from jobs.command import add_word_arguments, cli_errors, vocabulary_of
+from jobs.cli import add_reading_arguments, cli_errors, program, vocabulary_of
 
 if TYPE_CHECKING:  # importing it loads TensorFlow
     from cluster.evaluate.evaluation import Score
 
-CONFUSIONS_TOLD = 12
+CONFUSIONS_SHOWN = 12
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m jobs.evaluate",
-        description="Scores a checkpoint: case-insensitive, letters and digits only, as the field does; and by length, "
-        "by character, by confidence, with case and punctuation, beside other recognisers.",
+        prog=program("evaluate"),
+        description="Scores a checkpoint on letters and digits, case-insensitively, as published benchmarks do. Also "
+        "reports accuracy by word length and with case and punctuation, confused characters and calibration, and "
+        "scores other recognizers for comparison.",
     )
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help="a checkpoint, a run for its best one (folders or s3:// URIs), or weights that the package brings: small",
+        help="a checkpoint, a run (its best checkpoint; folders or s3:// URIs), or bundled weights: small",
     )
     parser.add_argument(
         "datasets",
         nargs="+",
         metavar="DATASET",
-        help="a prepared data set, or labelled images in a format that jobs.prepare knows; "
-        "NAME=DATASET gives it a name in the table and the JSON",
+        help="a prepared data set, or labelled images in a format of the prepare command; "
+        "NAME=DATASET names it in the table and the JSON",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the figures there")
-    parser.add_argument("--mistakes-png", metavar="FILE", help="draw the most confident mistakes there, as a PNG")
-    parser.add_argument("--split", metavar="NAME", help="only rows of this split, of formats with splits")
-    add_word_arguments(parser)
+    parser.add_argument("--json", metavar="FILE", help="write the scores to FILE")
+    parser.add_argument("--mistakes-png", metavar="FILE", help="draw the most confident mistakes to FILE, a PNG")
+    parser.add_argument("--split", metavar="NAME", help="only rows of this split (formats with splits)")
+    add_reading_arguments(parser)
     parser.add_argument(
-        "--baseline", action="append", default=[], metavar="NAME", help="score this one too: rapidocr or tesseract"
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also score another recognizer: rapidocr or tesseract (repeatable)",
     )
-    parser.add_argument("--onnx", action="store_true", help="read with the model.onnx in its folder, as jobs.read does")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="Ray actors, for large prepared sets")
+    parser.add_argument(
+        "--onnx", action="store_true", help="evaluate the checkpoint's model.onnx, which the read command uses"
+    )
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="Ray actors, for large prepared data sets")
     return parser
 
 
-@cli_errors
+@cli_errors(_parser)
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluates; returns the exit code."""
     args = _parser().parse_args(argv)
@@ -58,67 +65,70 @@ def main(argv: Sequence[str] | None = None) -> int:
     from textscanner.inference.lexicon import load_lexicon
 
     lexicon = load_lexicon(args.lexicon) if args.lexicon else None
-    datasets = dict(_named(given) for given in args.datasets)
+    datasets = dict(_name_and_source(argument) for argument in args.datasets)
     baselines = [Subject(baseline, baseline=True, lexicon=lexicon) for baseline in args.baseline]
     subjects = [Subject(args.checkpoint, vocabulary_of(args), lexicon=lexicon, onnx=args.onnx), *baselines]
     for baseline in baselines:
-        baseline.open()  # one that is not installed fails now
+        baseline.open()  # a baseline that is not installed fails now, not after the checkpoint was scored
     scores: dict[str, dict[str, Score]] = {
         subject.name: {name: evaluate(subject, source, args.split, args.workers) for name, source in datasets.items()}
         for subject in subjects
     }
-    own = scores[args.checkpoint]
+    own_scores = scores[args.checkpoint]
     _print_table(scores, {args.checkpoint: f", vocabulary {subjects[0].vocabulary}"})
-    _print_details(own)
+    _print_details(own_scores)
     if args.mistakes_png:
-        _draw_mistakes(own, pathlib.Path(args.mistakes_png))
+        _draw_mistakes(own_scores, pathlib.Path(args.mistakes_png))
     if args.json:
-        told = {"datasets": {name: score.as_dict() for name, score in own.items()}}
-        if args.baseline:
-            told["baselines"] = {p: {name: score.as_dict() for name, score in scores[p].items()} for p in args.baseline}
-        pathlib.Path(args.json).write_text(json.dumps(told, indent=2, ensure_ascii=False))
-        print(f"figures: {args.json}")
+        _write_json(own_scores, {name: scores[name] for name in args.baseline}, pathlib.Path(args.json))
     return 0
 
 
-def _named(given: str) -> tuple[str, str]:
-    name, equals, source = given.partition("=")
-    return (name, source) if equals and "/" not in name else (given, given)
+def _name_and_source(argument: str) -> tuple[str, str]:
+    """The parts of `NAME=DATASET`; a path that contains "=" is no such pair and names itself."""
+    name, equals, source = argument.partition("=")
+    return (name, source) if equals and "/" not in name else (argument, argument)
 
 
-def _print_table(scores: dict[str, dict[str, Score]], notes: dict[str, str]) -> None:
+def _print_table(scores: Mapping[str, Mapping[str, Score]], notes: Mapping[str, str]) -> None:
+    """Prints a row per data set and recognizer.
+
+    Args:
+      scores: by recognizer, then by data set.
+      notes: text behind a recognizer's name.
+    """
     from rich.console import Console
     from rich.table import Table
 
     table = Table("data set", "read by", "words", "word accuracy", "1 - NED", "ECE", "words/s")
     for name in next(iter(scores.values())):
-        for reader, by_set in scores.items():
-            score = by_set[name]
-            counts, error = score.counts, score.error_analysis.calibration_error
-            shares = (f"{share:.1%}" for share in (counts.word_accuracy, counts.one_minus_ned, error))
-            shown = reader.rstrip("/").rpartition("/")[2] + notes.get(reader, "")
-            table.add_row(name, shown, f"{counts.num_words:,.0f}", *shares, f"{score.words_per_second:,.0f}")
+        for recognizer, score_by_dataset in scores.items():
+            score = score_by_dataset[name]
+            counts, calibration_error = score.counts, score.error_analysis.calibration_error
+            percentages = (f"{x:.1%}" for x in (counts.word_accuracy, counts.one_minus_ned, calibration_error))
+            label = recognizer.rstrip("/").rpartition("/")[2] + notes.get(recognizer, "")
+            table.add_row(name, label, f"{counts.num_words:,.0f}", *percentages, f"{score.words_per_second:,.0f}")
     Console().print(table)
 
 
-def _print_details(scores: dict[str, Score]) -> None:
+def _print_details(scores: Mapping[str, Score]) -> None:
     from textscanner.evaluation.error_analysis import ErrorAnalysis
 
     for name, score in scores.items():
-        counts, parts = score.counts, score.error_analysis
+        counts, analysis = score.counts, score.error_analysis
         print(
             f"{name}: characters {counts.char_accuracy:.1%}, length {counts.length_accuracy:.1%}, "
-            f"with case {parts.cased_accuracy:.1%}, as labelled {parts.exact_accuracy:.1%}, "
+            f"with case {analysis.cased_accuracy:.1%}, as labelled {analysis.exact_accuracy:.1%}, "
             f"broken images {score.num_broken}"
         )
-    whole = sum((score.error_analysis for score in scores.values()), ErrorAnalysis())
-    lengths = "  ".join(f"{n}: {accuracy:.0%} of {words}" for n, words, accuracy in whole.lengths())
-    pairs = whole.confusions.most_common(CONFUSIONS_TOLD)
-    told = "  ".join(f"{truth or '+'}>{read or '-'} {count}" for (truth, read), count in pairs)
-    print(f"by length  {lengths}\nconfused   {told or 'nothing'}   (+ made up, - missed)")
+    total = sum((score.error_analysis for score in scores.values()), ErrorAnalysis())
+    lengths = "  ".join(f"{n}: {accuracy:.0%} of {words}" for n, words, accuracy in total.lengths())
+    pairs = total.confusions.most_common(CONFUSIONS_SHOWN)
+    confused = "  ".join(f"{truth or '+'}>{read or '-'} {count}" for (truth, read), count in pairs)
+    print(f"by length  {lengths}\nconfused   {confused or 'nothing'}   (+ inserted, - missed)")
 
 
-def _draw_mistakes(scores: dict[str, Score], path: pathlib.Path) -> None:
+def _draw_mistakes(scores: Mapping[str, Score], path: pathlib.Path) -> None:
     from cluster.evaluate.evaluation import MISTAKES_KEPT
     from textscanner.evaluation.visualization import encode_png, mistakes_sheet
 
@@ -129,6 +139,20 @@ def _draw_mistakes(scores: dict[str, Score], path: pathlib.Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode_png(mistakes_sheet([(m.image, m.truth, m.reading, m.confidence) for m in worst])))
     print(f"mistakes: {path}")
+
+
+def _write_json(
+    scores: Mapping[str, Score], baseline_scores: Mapping[str, Mapping[str, Score]], path: pathlib.Path
+) -> None:
+    report: dict[str, object] = {"datasets": _as_dicts(scores)}
+    if baseline_scores:
+        report["baselines"] = {name: _as_dicts(by_dataset) for name, by_dataset in baseline_scores.items()}
+    path.write_text(json.dumps(report, indent=2, ensure_ascii=False))
+    print(f"scores: {path}")
+
+
+def _as_dicts(scores: Mapping[str, Score]) -> dict[str, object]:
+    return {name: score.as_dict() for name, score in scores.items()}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m jobs.export`: a checkpoint as a model that runs without this package."""
+"""`textscanner export`: writes a checkpoint as a model file that runs without this package."""
 
 from __future__ import annotations
 
@@ -9,63 +9,65 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from jobs.command import Help, cli_errors, local_folder
+from jobs.cli import HelpFormatter, cli_errors, local_folder, program
+from textscanner.errors import UserError
 
 if TYPE_CHECKING:  # importing them loads TensorFlow, or takes time that --help does not have
+    import numpy as np
+
     from textscanner.data.schema import WordRecord
     from textscanner.export.export_model import Comparison
 
 CHECKED_WORDS = 500
-DRAWN_WORDS, DRAWN_SEED = 256, 1
+RENDERED_WORDS, RENDERED_SEED = 256, 1
 CALIBRATION_WORDS, CALIBRATION_SEED = 256, 2
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m jobs.export",
+        prog=program("export"),
         description="Writes a checkpoint as a model with decoding inside (images in; class ids, confidences and "
-        "positions out) and checks that it reads the same words.",
-        formatter_class=Help,
+        "positions out), and verifies that the model reads the same words as the checkpoint.",
+        formatter_class=HelpFormatter,
     )
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="a checkpoint, a run, or weights of the package: small"
-    )
-    parser.add_argument("--format", required=True, choices=("saved_model", "onnx", "litert"), help="for what runs it")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, a run, or bundled weights: small")
+    parser.add_argument("--format", required=True, choices=("saved_model", "onnx", "litert"), help="target format")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the model and its metadata.json")
     parser.add_argument(
         "--check",
         nargs="+",
         metavar="DATASET",
-        help=f"compare on the first {CHECKED_WORDS} words of each too, not only on noise and drawn words",
+        help=f"also compare on the first {CHECKED_WORDS} words of each data set, beside noise and rendered words",
     )
     parser.add_argument(
-        "--fp16-weights", action="store_true", help="onnx: weights stored as float16, computed with as float32"
+        "--fp16-weights", action="store_true", help="onnx: store weights as float16; computation stays float32"
     )
-    parser.add_argument("--int8", action="store_true", help="onnx: convolutions in 8 bits, twice as fast on a CPU")
+    parser.add_argument(
+        "--int8", action="store_true", help="onnx: quantize convolutions to 8 bits, twice as fast on a CPU"
+    )
     parser.add_argument(
         "--calibrate",
         nargs="+",
-        metavar="DATASET_OR_FOLDER",
-        help=f"--int8: words that set its ranges, {CALIBRATION_WORDS} in equal parts; drawn ones if not given",
+        metavar="SOURCE",
+        help=f"--int8: data sets or folders of images whose words set the quantization ranges, {CALIBRATION_WORDS} in "
+        "total (default: rendered words)",
     )
     parser.add_argument(
         "--max-different",
         type=float,
         default=5.0,
         metavar="PERCENT",
-        help="--int8: fail if more of the words that the checkpoint is sure of are read differently",
+        help="--int8: fail if the reading changes for more than this part of the words that the checkpoint is sure of",
     )
     return parser
 
 
-@cli_errors
+@cli_errors(_parser)
 def main(argv: Sequence[str] | None = None) -> int:
     """Exports; returns 0, or 1 if the exported model reads too many words differently."""
     args = _parser().parse_args(argv)
     if args.calibrate and not args.int8:
-        raise ValueError("--calibrate is for --int8: give both or neither")
+        raise UserError("--calibrate is for --int8: give both or neither")
     from cluster.logs import load_tensorflow
 
     load_tensorflow()
@@ -74,34 +76,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     from textscanner.export.export_model import METADATA_NAME, Comparison, compare, export, noise, open_exported
 
     out = local_folder("--out", args.out)
-    reader = textscanner.load(fetch_checkpoint(args.checkpoint)).in_float32()  # what the file must read like
-    path = export(reader, args.format, out, args.fp16_weights, _calibration(args) if args.int8 else None)
+    # The comparison's reference: exported files compute in float32 whatever the training did.
+    reader = textscanner.load(fetch_checkpoint(args.checkpoint)).in_float32()
+    calibration = _calibration_images(args.calibrate or ()) if args.int8 else None
+    path = export(reader, args.format, out, half=args.fp16_weights, calibration=calibration)
     print(f"{path}  ({_megabytes(path):.1f} MB, {METADATA_NAME} beside it)")
     run = open_exported(path)
     total = Comparison()
-    if not args.int8:  # which reads noise as it likes
-        total += _told("noise", compare(reader, run, noise(reader)))
-    for name, records in _checked(args.check or ()):
+    if not args.int8:  # rounding changes what is read in noise, and that does not matter
+        total += _print_comparison("noise", compare(reader, run, noise(reader)))
+    for name, records in _checked_words(args.check or ()):
         images = [_image(record) for record in records]
-        total += _told(name, compare(reader, run, images, [record.text for record in records]))
-    wrong = _wrong_in_int8(total, args.max_different) if args.int8 else _wrong(total)
-    if wrong:
-        print(f"do not use this model: {wrong}", file=sys.stderr)
+        total += _print_comparison(name, compare(reader, run, images, [record.text for record in records]))
+    problem = _int8_problem(total, args.max_different) if args.int8 else _problem(total)
+    if problem:
+        print(f"do not use this model: {problem}", file=sys.stderr)
         return 1
     if args.format == "onnx":
         print(f"next: python docs/read_onnx.py {path} YOUR_WORD_IMAGE")
     return 0
 
 
-def _calibration(args: argparse.Namespace) -> list[np.ndarray]:
-    if not args.calibrate:
-        return [_image(record) for record in _drawn(CALIBRATION_WORDS, CALIBRATION_SEED)]
-    each = -(-CALIBRATION_WORDS // len(args.calibrate))
-    return [image for source in args.calibrate for image in itertools.islice(_images_of(source), each)]
+def _calibration_images(sources: Sequence[str]) -> list[np.ndarray]:
+    """CALIBRATION_WORDS images (uint8 RGB of any size), the same number from each source; rendered if there is none."""
+    if not sources:
+        return [_image(record) for record in _rendered_words(CALIBRATION_WORDS, CALIBRATION_SEED)]
+    num_per_source = -(-CALIBRATION_WORDS // len(sources))
+    return [image for source in sources for image in itertools.islice(_images_of(source), num_per_source)]
 
 
 def _images_of(source: str) -> Iterator[np.ndarray]:
-    """The images of a prepared data set, or of a folder: labels do not matter here."""
+    """The images of a prepared data set, or of a folder without labels: calibration needs none.
+
+    Raises:
+      UserError: the folder holds no image.
+    """
     from cluster.data.importers.source import open_files
     from cluster.data.shards import is_dataset, read_records
     from cluster.storage.location import absolute_uri
@@ -115,22 +124,23 @@ def _images_of(source: str) -> Iterator[np.ndarray]:
     files = open_files(uri)
     names = list(filter(is_image_name, files.names()))
     if not names:
-        raise ValueError(f"--calibrate is {source!r}, which holds no image: give a data set or a folder of words")
+        raise UserError(f"--calibrate is {source!r}, which holds no image: give a data set or a folder of images")
     for name in names:
         yield decode(files.read(name), f"{source}/{name}")
 
 
-def _checked(sources: Sequence[str]) -> Iterator[tuple[str, list[WordRecord]]]:
+def _checked_words(sources: Sequence[str]) -> Iterator[tuple[str, list[WordRecord]]]:
+    """Names and words to compare on: rendered words, then the first of each data set."""
     from cluster.evaluate.evaluation import records_of
     from cluster.storage.location import absolute_uri
 
-    yield "drawn words", _drawn(DRAWN_WORDS, DRAWN_SEED)
+    yield "rendered words", _rendered_words(RENDERED_WORDS, RENDERED_SEED)
     for source in sources:
         records, _ = records_of(absolute_uri(source))
         yield source, list(itertools.islice(records, CHECKED_WORDS))
 
 
-def _drawn(count: int, seed: int) -> list[WordRecord]:
+def _rendered_words(count: int, seed: int) -> list[WordRecord]:
     from textscanner.render.draw import RenderSettings, render_word
     from textscanner.render.fonts import find_fonts
 
@@ -144,31 +154,34 @@ def _image(record: WordRecord) -> np.ndarray:
     return decode(record.image, record.source)
 
 
-def _told(name: str, found: Comparison) -> Comparison:
+def _print_comparison(name: str, comparison: Comparison) -> Comparison:
+    """Prints a line about one set of images; returns the comparison."""
     line = (
-        f"  {name}: {found.num_words} images, {found.num_different} read differently "
-        f"({found.num_sure_different} of {found.num_sure} that the checkpoint is sure of)"
+        f"  {name}: {comparison.num_words} images, {comparison.num_different} read differently "
+        f"({comparison.num_sure_different} of {comparison.num_sure} that the checkpoint is sure of)"
     )
-    if found.wanted.num_words:
-        line += f", word accuracy {found.wanted.word_accuracy:.1%} -> {found.got.word_accuracy:.1%}"
-    print(f"{line}, confidences of the others by at most {found.confidence_gap:.1e}", flush=True)
-    return found
+    if comparison.wanted.num_words:
+        line += f", word accuracy {comparison.wanted.word_accuracy:.1%} -> {comparison.got.word_accuracy:.1%}"
+    print(f"{line}, largest confidence difference of the others {comparison.confidence_gap:.1e}", flush=True)
+    return comparison
 
 
-def _wrong(total: Comparison) -> str:
+def _problem(total: Comparison) -> str:
+    """Why a float model must not be used; empty if it reads all images as the checkpoint does."""
     return f"{total.num_different} images are read differently than by the checkpoint" if total.num_different else ""
 
 
-def _wrong_in_int8(total: Comparison, limit_percent: float) -> str:
-    """Words that the network is not sure of may change with rounding; there are none to hold it to but the others."""
+def _int8_problem(total: Comparison, limit_percent: float) -> str:
+    """Why a quantized model must not be used; empty if it may.
+
+    Rounding may change words that the checkpoint is not sure of, so only the others count.
+    """
     if not total.num_sure:
-        return (
-            "the checkpoint is sure of no word that was read, so nothing could be checked; --check words that it reads"
-        )
-    share = 100 * total.num_sure_different / total.num_sure
-    if share <= limit_percent:
+        return "the checkpoint is sure of none of the words, so nothing could be compared; --check words that it reads"
+    percent = 100 * total.num_sure_different / total.num_sure
+    if percent <= limit_percent:
         return ""
-    return f"{share:.1f} % of the words that the checkpoint is sure of differ: --max-different is {limit_percent:g}"
+    return f"{percent:.1f} % of the words that the checkpoint is sure of differ: --max-different is {limit_percent:g}"
 
 
 def _megabytes(path: pathlib.Path) -> float:

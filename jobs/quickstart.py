@@ -1,6 +1,6 @@
-"""`make quickstart`: words are drawn, a model learns to read them on two workers, and reads words it has never seen.
+"""`make quickstart`: renders words, trains a model on two workers, and reads words that it has never seen.
 
-Every stage that is complete is not done again; training resumes by itself.
+A stage that is complete is not repeated; an interrupted training resumes.
 """
 
 from __future__ import annotations
@@ -14,26 +14,30 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
-from jobs.command import cli_errors
+from jobs.cli import cli_errors, program
 
 FOLDER, NAME = "runs", "quickstart"
-NUM_STEPS, GLOBAL_BATCH = 900, 32
-TRAIN_WORDS, HELDOUT_WORDS = NUM_STEPS * GLOBAL_BATCH, 1_000  # each word is seen once
+NUM_STEPS, GLOBAL_BATCH_SIZE = 900, 32
+TRAIN_WORDS, HELDOUT_WORDS = NUM_STEPS * GLOBAL_BATCH_SIZE, 1_000  # one epoch: each word is trained on once
 TRAIN_SEED, HELDOUT_SEED = 1, 2
-OVERLAYS = 24
+NUM_OVERLAYS = 24
 
 
-@cli_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the stages; returns the exit code of the first that fails, else 0."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.quickstart", description=__doc__)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program("quickstart"), description=__doc__)
     parser.add_argument(
         "--storage",
         default=FOLDER,
         metavar="URI",
-        help="where data and run go: a folder, s3://bucket/prefix, or s3 for a local object store that is started",
+        help="where data and run are stored: a folder, s3://bucket/prefix, or s3 for a local S3 server that is started",
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+@cli_errors(_parser)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the stages; returns the exit code of the first that fails, else 0."""
+    args = _parser().parse_args(argv)
     if args.storage != "s3":
         return _run(args.storage)
     from cluster.storage import local_server
@@ -41,36 +45,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     server = local_server.start(f"{FOLDER}/objectstore")
     os.environ.update(server.environment)
     try:
-        return _run(f"{server.uri}/{FOLDER}", first='eval "$(python -m jobs.objectstore start)" && ')
+        return _run(f"{server.uri}/{FOLDER}", setup=f'eval "$({program("objectstore")} start)" && ')
     finally:
         local_server.stop(server.folder)
 
 
-def _run(storage: str, first: str = "") -> int:
-    """Runs the stages; `first` is what must be typed before a command can see what is stored."""
-    begin = time.monotonic()
+def _run(storage: str, setup: str = "") -> int:
+    """Runs the stages; returns the exit code of the first that fails, else 0.
+
+    Args:
+      setup: shell code that makes the storage available to a later command.
+    """
+    start = time.monotonic()
     run, train, heldout = f"{storage}/{NAME}", f"{storage}/{NAME}/data/train", f"{storage}/{NAME}/data/heldout"
     out = pathlib.Path(FOLDER) / NAME
     out.mkdir(parents=True, exist_ok=True)
 
     def headline(text: str) -> None:
-        print(f"\n[{time.monotonic() - begin:4.0f} s] {text}", flush=True)
+        print(f"\n[{time.monotonic() - start:4.0f} s] {text}", flush=True)
 
-    headline(f"1/4 drawing {TRAIN_WORDS:,} words to learn from, and {HELDOUT_WORDS:,} others in other fonts")
+    headline(f"1/4 rendering {TRAIN_WORDS:,} words to train on, and {HELDOUT_WORDS:,} other words in other fonts")
     _render(train, TRAIN_WORDS, "train")
     _render(heldout, HELDOUT_WORDS, "heldout")
     headline("2/4 training on two workers")
-    code = _train(train, heldout, storage)
-    if code:
-        return code
-    headline("3/4 reading the held-out words")
-    code = _evaluate(run, heldout, out)
-    headline("4/4 drawing what was read")
-    checkpoint = _draw(run, heldout, out)
-    headline(f"done\n  {out}/report.png     curves, and what was read right and wrong")
-    print(f"  {out}/overlays/      characters and their order on each word\n  {out}/report.json    figures")
-    print(f"next: {first}python -m jobs.read YOUR_WORD_IMAGE --checkpoint {checkpoint}")
-    return code
+    exit_code = _train(train, heldout, storage)
+    if exit_code:
+        return exit_code
+    headline("3/4 evaluating on the held-out words")
+    exit_code = _evaluate(run, heldout, out)
+    headline("4/4 drawing readings on the words")
+    checkpoint = _draw_overlays(run, heldout, out)
+    headline(f"done\n  {out}/report.png     training curves, correct and incorrect readings")
+    print(f"  {out}/overlays/      characters and their order on each word\n  {out}/report.json    scores")
+    print(f"next: {setup}{program('read')} YOUR_WORD_IMAGE --checkpoint {checkpoint}")
+    return exit_code
 
 
 def _render(out: str, num_words: int, split: Literal["train", "heldout"]) -> None:
@@ -80,50 +88,50 @@ def _render(out: str, num_words: int, split: Literal["train", "heldout"]) -> Non
     from textscanner.render.fonts import find_fonts, select
 
     if is_dataset(out):
-        print(f"there already: {out}")
+        print(f"exists already: {out}")
         return
     fonts = select(find_fonts(), split)
     seed = TRAIN_SEED if split == "train" else HELDOUT_SEED
-    render_dataset(RenderSettings(seed=seed, fonts=fonts, difficulty="easy", split=split), out, num_words)
+    render_dataset(RenderSettings(seed=seed, fonts=fonts, difficulty="easy", split=split), out, num_words=num_words)
 
 
 def _train(train: str, heldout: str, storage: str) -> int:
-    from jobs.train import main as train_job
+    from jobs.train import main as train_command
 
     settings = {
         "train.num_steps": NUM_STEPS,
-        "train.global_batch_size": GLOBAL_BATCH,
+        "train.global_batch_size": GLOBAL_BATCH_SIZE,
         "train.validate_every_steps": NUM_STEPS // 3,
         "train.checkpoint_every_steps": NUM_STEPS // 3,
         "train.image_every_steps": NUM_STEPS // 3,
         "optimizer.warmup_steps": 100,
         "optimizer.ema_momentum": 0.99,
     }
-    told = [f"{key}={value}" for key, value in settings.items()]
-    where = ["--train", train, "--val", heldout, "--storage", storage, "--name", NAME]
-    return train_job(["small", *where, "--init", "none", "--workers", "2", "--set", *told])
+    assignments = [f"{key}={value}" for key, value in settings.items()]
+    uris = ["--train", train, "--val", heldout, "--storage", storage, "--name", NAME]
+    return train_command(["small", *uris, "--init", "none", "--workers", "2", "--set", *assignments])
 
 
 def _evaluate(run: str, heldout: str, out: pathlib.Path) -> int:
-    from jobs.evaluate import main as evaluate
+    from jobs.evaluate import main as evaluate_command
 
-    return evaluate([run, f"heldout={heldout}", "--json", str(out / "report.json")])
+    return evaluate_command([run, f"heldout={heldout}", "--json", str(out / "report.json")])
 
 
-def _draw(run: str, heldout: str, out: pathlib.Path) -> str:
-    """The first held-out words as files, their readings drawn on them, and the run's report; returns the checkpoint."""
+def _draw_overlays(run: str, heldout: str, out: pathlib.Path) -> str:
+    """Writes the first held-out words, their overlays and the run's report to `out`; returns the best checkpoint."""
     from cluster.data.shards import read_records
     from cluster.storage.checkpoints import best_checkpoint
     from cluster.storage.location import open_uri
     from cluster.tracking.metrics_writer import REPORT_NAME
-    from jobs.read import main as read
+    from jobs.read import main as read_command
 
     words = out / "words"
     words.mkdir(exist_ok=True)
-    for i, record in enumerate(itertools.islice(read_records(heldout), OVERLAYS)):
+    for i, record in enumerate(itertools.islice(read_records(heldout), NUM_OVERLAYS)):
         (words / f"{i:02d}_{record.text}.jpg").write_bytes(record.image)
-    read([str(words), "--checkpoint", run, "--overlay", str(out / "overlays")])
-    if "://" in run:
+    read_command([str(words), "--checkpoint", run, "--overlay", str(out / "overlays")])
+    if "://" in run:  # a run in a folder has its report there already
         (out / REPORT_NAME).write_bytes(open_uri(run).join(REPORT_NAME).read_bytes())
     return best_checkpoint(run)
 

@@ -1,6 +1,7 @@
-"""`python -m jobs.read`: reads word images.
+"""`textscanner read`: reads word images.
 
-Threads decode the next files while the network reads the ones before: only twice READ_AT_ONCE images are in memory.
+Threads decode the next batch of files while the network reads the current one, so at most two batches of BATCH_SIZE
+images are in memory.
 """
 
 from __future__ import annotations
@@ -15,66 +16,71 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from jobs.command import Help, add_word_arguments, cli_errors, vocabulary_of
+from jobs.cli import HelpFormatter, add_reading_arguments, cli_errors, program, vocabulary_of
 from textscanner.checkpoint_files import DEFAULT_WEIGHTS, shipped_weights
 from textscanner.data.image_files import IMAGE_SUFFIXES, is_image_name
+from textscanner.errors import UserError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # importing them takes time that --help does not have
     import numpy as np
 
     from textscanner.inference.onnx_reader import OnnxReader
+    from textscanner.inference.postprocess import Reading
     from textscanner.inference.reader import Reader
 
-READ_AT_ONCE = 256
+BATCH_SIZE = 256
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m jobs.read", description="Reads images that show one word each.", formatter_class=Help
+        prog=program("read"), description="Reads images that show one word each.", formatter_class=HelpFormatter
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="image files, or folders of them")
+    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="image files, or folders of image files")
     parser.add_argument(
         "--checkpoint",
         default=DEFAULT_WEIGHTS,
         metavar="URI",
-        help="a checkpoint, a run for its best one (folders or s3:// URIs), or weights that the package brings",
+        help="a checkpoint, a run (its best checkpoint; folders or s3:// URIs), or the name of bundled weights",
     )
-    add_word_arguments(parser)
-    parser.add_argument("--overlay", metavar="DIR", help="draw the characters and their order on copies there")
-    parser.add_argument("--json", action="store_true", help="a JSON object a line, with character positions in pixels")
+    add_reading_arguments(parser)
+    parser.add_argument(
+        "--overlay",
+        metavar="DIR",
+        help="write copies of the images to DIR with the characters and their order drawn in",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line, with positions in pixels")
     return parser
 
 
-@cli_errors
+@cli_errors(_parser)
 def main(argv: Sequence[str] | None = None) -> int:
-    """Reads; returns 0, or 1 if an image could not be opened."""
+    """Reads; returns 0, or 1 if an image could not be decoded."""
     args = _parser().parse_args(argv)
-    paths = _images(args.images)
+    paths = _image_paths(args.images)
     from textscanner.inference.lexicon import load_lexicon
 
     lexicon = load_lexicon(args.lexicon) if args.lexicon else None
-    reader = _reader(args.checkpoint, vocabulary_of(args))
-    failed = 0
-    for files in _opened(paths):
-        broken = [found for _, found in files if isinstance(found, Exception)]
-        for error in broken:
-            print(f"set aside: {error}", file=sys.stderr)
-        failed += len(broken)
-        known = [(path, found) for path, found in files if not isinstance(found, Exception)]
-        readings = reader.read([image for _, image in known])
-        for (path, image), found in zip(known, readings, strict=True):
-            reading = lexicon.nearest(found) if lexicon else found
-            if args.json:
-                print(json.dumps({"file": str(path), **dataclasses.asdict(reading)}, ensure_ascii=False))
+    reader = _open_reader(args.checkpoint, vocabulary_of(args))
+    num_broken = 0
+    for batch in _image_batches(paths):
+        images = []
+        for path, image in batch:
+            if isinstance(image, Exception):
+                print(f"skipped: {image}", file=sys.stderr)
+                num_broken += 1
             else:
-                print(f"{path}\t{reading.text}\t{reading.confidence:.2f}")
+                images.append((path, image))
+        readings = reader.read([image for _, image in images])
+        for (path, image), reading in zip(images, readings, strict=True):
+            result = lexicon.nearest(reading) if lexicon else reading
+            _print_reading(path, result, as_json=args.json)
             if args.overlay:
-                _write_overlay(pathlib.Path(args.overlay) / f"{path.stem}.png", image, reading)
-    return 1 if failed else 0
+                _write_overlay(pathlib.Path(args.overlay) / f"{path.stem}.png", image, result)
+    return 1 if num_broken else 0
 
 
-def _reader(checkpoint: str, vocabulary: str) -> Reader | OnnxReader:
-    """Weights that the package brings start without TensorFlow and without what talks to storage."""
+def _open_reader(checkpoint: str, vocabulary: str) -> Reader | OnnxReader:
+    """The reader of a checkpoint; for bundled weights the ONNX one, which needs neither TensorFlow nor storage."""
     import textscanner
 
     if checkpoint in shipped_weights():
@@ -87,38 +93,38 @@ def _reader(checkpoint: str, vocabulary: str) -> Reader | OnnxReader:
     return textscanner.load(folder, vocabulary)
 
 
-def _images(given: Sequence[str]) -> list[pathlib.Path]:
-    """The image files named, folders searched for theirs in order of name.
+def _image_paths(arguments: Sequence[str]) -> list[pathlib.Path]:
+    """The image files; a folder stands for the images below it, sorted by path.
 
     Raises:
-      ValueError: a path does not exist, or a folder holds no image.
+      UserError: a path does not exist, or a folder holds no image.
     """
-    found: list[pathlib.Path] = []
-    for name in given:
-        path = pathlib.Path(name)
+    paths: list[pathlib.Path] = []
+    for argument in arguments:
+        path = pathlib.Path(argument)
         if not path.exists():
-            raise ValueError(f"{name} does not exist")
-        inside = sorted(p for p in path.rglob("*") if is_image_name(p.name)) if path.is_dir() else [path]
-        if not inside:
-            raise ValueError(
-                f"{name} holds no image ({', '.join(IMAGE_SUFFIXES)}); a checkpoint is given with --checkpoint"
+            raise UserError(f"{argument} does not exist: give image files, or folders of image files")
+        files = sorted(p for p in path.rglob("*") if is_image_name(p.name)) if path.is_dir() else [path]
+        if not files:
+            raise UserError(
+                f"{argument} holds no image ({', '.join(IMAGE_SUFFIXES)}); name a checkpoint with --checkpoint"
             )
-        found += inside
-    return found
+        paths += files
+    return paths
 
 
-def _opened(paths: Sequence[pathlib.Path]) -> Iterator[list[tuple[pathlib.Path, np.ndarray | Exception]]]:
-    """The files in order, READ_AT_ONCE at a time, each with its image or with why there is none."""
-    parts = [paths[start : start + READ_AT_ONCE] for start in range(0, len(paths), READ_AT_ONCE)]
+def _image_batches(paths: Sequence[pathlib.Path]) -> Iterator[list[tuple[pathlib.Path, np.ndarray | Exception]]]:
+    """The files in order, BATCH_SIZE at a time: each path with its image, or with the error that decoding it raised."""
+    batches = [paths[start : start + BATCH_SIZE] for start in range(0, len(paths), BATCH_SIZE)]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        ahead = threads.map(_open, parts[0])
-        for part, following in zip(parts, [*parts[1:], []], strict=True):
-            images = list(ahead)
-            ahead = threads.map(_open, following)
-            yield list(zip(part, images, strict=True))
+        prefetched = threads.map(_decode, batches[0])
+        for batch, next_batch in zip(batches, [*batches[1:], []], strict=True):
+            images = list(prefetched)
+            prefetched = threads.map(_decode, next_batch)  # runs while the caller reads `images`
+            yield list(zip(batch, images, strict=True))
 
 
-def _open(path: pathlib.Path) -> np.ndarray | Exception:
+def _decode(path: pathlib.Path) -> np.ndarray | Exception:
     from textscanner.data.images import decode
 
     try:
@@ -127,13 +133,21 @@ def _open(path: pathlib.Path) -> np.ndarray | Exception:
         return error
 
 
-def _write_overlay(path: pathlib.Path, image, reading) -> None:  # noqa: ANN001
+def _print_reading(path: pathlib.Path, reading: Reading, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"file": str(path), **dataclasses.asdict(reading)}, ensure_ascii=False))
+    else:
+        print(f"{path}\t{reading.text}\t{reading.confidence:.2f}")
+
+
+def _write_overlay(path: pathlib.Path, image: np.ndarray, reading: Reading) -> None:
+    """Writes the image (uint8 RGB [H, W, 3]) with the reading drawn on it as a PNG."""
     import cv2
 
     from textscanner.evaluation.visualization import overlay
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), overlay(image, reading)[..., ::-1])
+    cv2.imwrite(str(path), overlay(image, reading)[..., ::-1])  # OpenCV writes BGR
 
 
 if __name__ == "__main__":

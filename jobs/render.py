@@ -1,4 +1,4 @@
-"""`python -m jobs.render`: draws words into a data set that can be trained on."""
+"""`textscanner render`: renders synthetic words to a data set for training."""
 
 from __future__ import annotations
 
@@ -6,39 +6,50 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jobs.command import Help, cli_errors
+from jobs.cli import HelpFormatter, cli_errors, program
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m jobs.render",
-        description="Draws words with the exact quad of every character and writes them as a data set.",
-        formatter_class=Help,
+        prog=program("render"),
+        description="Renders synthetic words with the exact quad of every character and writes them as a data set.",
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--out", required=True, metavar="URI", help="folder or s3:// prefix of the new data set")
-    parser.add_argument("--num-words", type=int, required=True, metavar="N", help="how many words")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed and fonts, same bytes")
-    parser.add_argument("--height-px", type=int, default=64, metavar="H", help="height of the images")
-    parser.add_argument("--difficulty", choices=("easy", "real"), default="real", help="clean print, or the street")
-    parser.add_argument("--split", choices=("train", "heldout", "all"), default="train", help="of words and of fonts")
-    parser.add_argument("--fonts", nargs="*", default=[], metavar="DIR", help="further folders with .ttf or .otf files")
-    parser.add_argument("--words", metavar="FILE", help="a text file with a word a line, instead of the dictionary")
+    parser.add_argument("--num-words", type=int, required=True, metavar="N", help="number of words")
     parser.add_argument(
-        "--backgrounds", nargs="*", default=[], metavar="DIR", help="folders with photographs to draw on"
+        "--seed", type=int, default=0, metavar="S", help="random seed; the same seed and fonts give the same bytes"
+    )
+    parser.add_argument("--height-px", type=int, default=64, metavar="H", help="image height in pixels")
+    parser.add_argument(
+        "--difficulty",
+        choices=("easy", "real"),
+        default="real",
+        help="clean print, or the effects of street photographs",
+    )
+    parser.add_argument(
+        "--split", choices=("train", "heldout", "all"), default="train", help="part of the words and fonts to use"
+    )
+    parser.add_argument("--fonts", nargs="*", default=[], metavar="DIR", help="more folders with .ttf or .otf files")
+    parser.add_argument(
+        "--words", metavar="FILE", help="text file with one word per line (default: a frequency list of English words)"
+    )
+    parser.add_argument(
+        "--backgrounds", nargs="*", default=[], metavar="DIR", help="folders with photographs for backgrounds"
     )
     parser.add_argument(
         "--disable",
         nargs="*",
         default=[],
         metavar="EFFECT",
-        help="effects of `real` to leave out: texture, perspective, crop, neighbours, depth, contrast, camera",
+        help="effects of `real` to turn off: texture, perspective, crop, neighbours, depth, contrast, camera",
     )
-    parser.add_argument("--num-cpus", type=int, metavar="K", help="processes; all cores if not given")
-    parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
+    parser.add_argument("--num-cpus", type=int, metavar="K", help="number of processes (default: all cores)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing data set")
     return parser
 
 
-@cli_errors
+@cli_errors(_parser)
 def main(argv: Sequence[str] | None = None) -> int:
     """Renders; returns the exit code."""
     args = _parser().parse_args(argv)
@@ -47,10 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from textscanner.render.fonts import find_fonts, select
     from textscanner.render.photographs import find_photographs
 
-    fonts = select(find_fonts(args.fonts), args.split)
     settings = RenderSettings(
         seed=args.seed,
-        fonts=fonts,
+        fonts=select(find_fonts(args.fonts), args.split),
         height_px=args.height_px,
         difficulty=args.difficulty,
         split=args.split,
@@ -58,11 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         backgrounds=find_photographs(args.backgrounds),
         disable=tuple(args.disable),
     )
-    manifest = render_dataset(settings, args.out, args.num_words, args.num_cpus, args.overwrite)
+    manifest = render_dataset(
+        settings, args.out, num_words=args.num_words, num_cpus=args.num_cpus, overwrite=args.overwrite
+    )
     megabytes = sum(shard.num_bytes for shard in manifest.shards) / 1e6
     print(
         f"{manifest.num_rows:,} words in {len(settings.families)} font families, {megabytes:.0f} MB: {args.out}\n"
-        f"next: python -m jobs.train small --train {args.out} --val URI --storage runs --name NAME"
+        f"next: {program('train')} small --train {args.out} --val URI --storage runs --name NAME"
     )
     return 0
 

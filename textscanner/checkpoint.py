@@ -18,10 +18,9 @@ import safetensors
 import safetensors.numpy
 import tensorflow as tf
 
-from textscanner.checkpoint_files import CONFIG_NAME, STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
+from textscanner.checkpoint_files import CONFIG_NAME, NO_VOCABULARY, STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
 from textscanner.config import Config
 from textscanner.inference.reader import Reader
-from textscanner.inference.vocabulary import NO_VOCABULARY
 from textscanner.model import build_without_pretrained
 from textscanner.model.heads import CLASS_LOGITS
 from textscanner.training.step import TrainingState

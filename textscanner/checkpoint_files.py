@@ -15,6 +15,8 @@ CHECKPOINT_MANIFEST_NAME = "checkpoint_manifest.json"
 ONNX_NAME = "model.onnx"  # beside weights that ship: the exported network, for reading alone
 
 DEFAULT_WEIGHTS = "small"  # what reads if nothing else is asked for
+DEFAULT_VOCABULARY = "en"  # word prior of the commands; textscanner.load applies none
+NO_VOCABULARY = "none"
 WEIGHTS_FOLDER = pathlib.Path(__file__).parent / "weights"
 
 

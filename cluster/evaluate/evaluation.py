@@ -24,7 +24,7 @@ from cluster.data.shards import is_dataset, read_manifest, read_records, read_ro
 from cluster.evaluate.baselines import Recognizer, open_baseline
 from cluster.storage.checkpoints import fetch_checkpoint
 from cluster.storage.location import absolute_uri
-from textscanner.checkpoint_files import shipped_weights
+from textscanner.checkpoint_files import NO_VOCABULARY, shipped_weights
 from textscanner.data import schema
 from textscanner.data.annotations import Word, clean_text
 from textscanner.data.images import decode
@@ -34,7 +34,6 @@ from textscanner.evaluation.metrics import WordCounts
 from textscanner.inference.lexicon import Lexicon
 from textscanner.inference.onnx_reader import OnnxReader
 from textscanner.inference.postprocess import READ_BATCH, Reading
-from textscanner.inference.vocabulary import NO_VOCABULARY
 from textscanner.text import normalize_for_scoring
 
 MISTAKES_KEPT = 60

@@ -61,7 +61,7 @@ def test_prepare_keeps_the_good_rows_and_lists_the_others_by_reason(ray_session,
         ("1.jpg", "empty_label"),
         ("2.jpg", "too_long"),
     }
-    assert "4 rows set aside" in capsys.readouterr().out
+    assert "4 rows rejected" in capsys.readouterr().out
     # The same rows out of a zip give the same bytes.
     with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
         for path in sorted(folder.rglob("*")):
@@ -170,7 +170,7 @@ def test_label_gives_quads_where_the_reading_is_the_label(ray_session, learnt, w
     rows = list(read_records(str(tmp_path / "out")))
     assert [row.text for row in rows] == [row.text for row in (*bare, *wrong, *words[32:36])]
     labelled = sum(row.quads is not None for row in rows[:32])
-    assert labelled > 25 and f"{labelled} words given quads, 4 had them, {40 - labelled} kept without" in told
+    assert labelled > 25 and f"{labelled} words labelled, 4 had quads, {40 - labelled} kept without quads" in told
     assert all(row.quads is None for row in rows[32:40])
     for row, known in zip(rows[40:], words[32:36], strict=True):
         np.testing.assert_array_equal(row.quads, known.quads)

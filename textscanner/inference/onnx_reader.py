@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from textscanner.checkpoint_files import CONFIG_NAME, ONNX_NAME
+from textscanner.checkpoint_files import CONFIG_NAME, NO_VOCABULARY, ONNX_NAME
 from textscanner.config import Config
 from textscanner.inference.postprocess import Reading, read_images
-from textscanner.inference.vocabulary import NO_VOCABULARY, load_vocabulary
+from textscanner.inference.vocabulary import load_vocabulary
 
 MAX_BATCH = 16
 

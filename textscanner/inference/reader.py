@@ -15,12 +15,13 @@ import numpy as np
 import tensorflow as tf
 
 from textscanner.charset import Charset
+from textscanner.checkpoint_files import NO_VOCABULARY
 from textscanner.config import Config
 from textscanner.data.images import fit
 from textscanner.inference.decode import DEFAULT_THRESHOLD, Decoded
 from textscanner.inference.postprocess import READ_BATCH, Reading, read_images
 from textscanner.inference.read_step import make_read_step
-from textscanner.inference.vocabulary import NO_VOCABULARY, load_vocabulary
+from textscanner.inference.vocabulary import load_vocabulary
 from textscanner.model.assembly import build_without_pretrained, forward
 
 

@@ -21,9 +21,8 @@ from typing import NamedTuple
 import numpy as np
 
 from textscanner.charset import FIRST_CHARACTER_ID, Charset
+from textscanner.checkpoint_files import NO_VOCABULARY
 
-NO_VOCABULARY = "none"
-DEFAULT_VOCABULARY = "en"
 WEIGHT = 0.4  # of the words' frequencies against the image: the network is surer of itself than it is right
 LOG_UNLISTED = -6.0  # log of the share of texts that stand in no list ...
 LOG_UNLISTED_CHARACTER = -3.0  # ... and of each of their characters: one of 20 that are equally likely

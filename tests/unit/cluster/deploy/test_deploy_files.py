@@ -235,7 +235,7 @@ def test_a_rayjob_runs_an_existing_command_is_retried_and_ends(built, overlay):
 @pytest.mark.parametrize("overlay", ["small/train", "large/train"])
 def test_a_training_rayjob_has_a_config_that_fits_its_cluster(built, overlay):
     from jobs import train
-    from jobs.command import run_spec
+    from jobs.cli import run_spec
 
     (job,) = (manifest["spec"] for manifest in built[overlay] if manifest["kind"] == "RayJob")
     args = train._parser().parse_args(shlex.split(job["entrypoint"])[3:])
