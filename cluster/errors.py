@@ -1,15 +1,15 @@
-"""Failures that reach a person as one sentence. Import-light: every command catches them."""
+"""Failures that reach the user as one sentence. Imports nothing heavy: every command catches these."""
 
 from __future__ import annotations
 
 
 class StorageError(OSError):
-    """Storage refused or did not answer; the message names the place, the reason and the remedy."""
-
-
-class RunError(RuntimeError):
-    """A run that ended without reaching its last step; the message says why."""
+    """Storage refused a request or did not answer. The message gives the URI, the reason and the remedy."""
 
 
 class NotFoundError(StorageError, FileNotFoundError):
-    """Storage answers, and there is no such file."""
+    """Storage answered that the file does not exist."""
+
+
+class RunError(RuntimeError):
+    """A run ended before its last step. The message gives the reason."""

@@ -23,10 +23,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from cluster.progress_bar import BYTES, progress_bar
-from cluster.storage.location import Location, abort_uploads, absolute_uri, open_uri
+from cluster.storage.location import Location, absolute_uri, open_uri
 from cluster.storage.run_layout import SWEEP_NAME, trials_uri
 from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME, STATE_NAME, shipped_weights
 from textscanner.config import BEST_METRIC
+from textscanner.errors import UserError
 
 STEP_FOLDER = re.compile(r"step_(\d{8})")
 RANGE_BYTES = 8 << 20
@@ -35,7 +36,7 @@ PARALLEL_FILES = 4
 
 @dataclasses.dataclass(frozen=True)
 class StoredFile:
-    """A file of a checkpoint."""
+    """A file of a checkpoint, as its manifest describes it."""
 
     name: str
     num_bytes: int
@@ -57,7 +58,7 @@ class StoredCheckpoint:
 
     @property
     def num_bytes(self) -> int:
-        """Over all files."""
+        """Total size of its files."""
         return sum(file.num_bytes for file in self.files)
 
 
@@ -67,7 +68,7 @@ def step_folder(step: int) -> str:
 
 
 def upload(folder: str | os.PathLike[str], uri: str) -> None:
-    """Puts a local checkpoint folder into storage, the manifest last; remains of an earlier try are removed first.
+    """Uploads a local checkpoint folder, the manifest last. Remains of an interrupted upload are deleted first.
 
     Raises:
       StorageError: storage refuses or does not answer.
@@ -75,54 +76,56 @@ def upload(folder: str | os.PathLike[str], uri: str) -> None:
     source, target = pathlib.Path(folder), open_uri(uri)
     if target.names():
         target.delete_tree()
-    abort_uploads(target)
+    target.abort_uploads()  # appear in no listing, so `names` does not show them
     state = json.loads((source / STATE_NAME).read_text())
     files = []
-    for path in sorted(p for p in source.iterdir() if p.is_file()):
+    for path in sorted(path for path in source.iterdir() if path.is_file()):
         data = path.read_bytes()
         target.join(path.name).write_bytes(data)
         files.append(StoredFile(path.name, len(data), hashlib.sha256(data).hexdigest()))
-    told = {
+    manifest = {
         "step": state["step"],
         "metrics": state["metrics"],
         "files": [dataclasses.asdict(file) for file in files],
     }
-    target.join(CHECKPOINT_MANIFEST_NAME).write_new(json.dumps(told, indent=2).encode())
+    target.join(CHECKPOINT_MANIFEST_NAME).write_new(json.dumps(manifest, indent=2).encode())
 
 
 def verify(folder: str | os.PathLike[str]) -> None:
-    """Compares a local copy with its manifest.
+    """Compares the files of a local checkpoint with its manifest.
 
     Raises:
-      ValueError: a file is missing or differs.
+      UserError: a file is missing or its SHA-256 differs.
     """
     root = pathlib.Path(folder)
-    for file in _parse(str(root), (root / CHECKPOINT_MANIFEST_NAME).read_bytes()).files:
-        path = root / file.name
-        if not path.exists() or _sha256(path) != file.sha256:
-            raise ValueError(
-                f"{path} is missing or not what {CHECKPOINT_MANIFEST_NAME} says: the checkpoint is damaged"
+    for file in _parse_manifest(str(root), (root / CHECKPOINT_MANIFEST_NAME).read_bytes()).files:
+        if not _matches(root / file.name, file):
+            raise UserError(
+                f"{root / file.name} is missing or differs from {CHECKPOINT_MANIFEST_NAME}: "
+                "the checkpoint is damaged, use another one"
             )
 
 
 def complete_checkpoints(run_uri: str) -> list[StoredCheckpoint]:
-    """The complete checkpoints of a run's folder by step; none of a folder that holds none."""
+    """The complete checkpoints in a run's folder, by step; empty if there is none."""
     root = open_uri(run_uri)
     names = [name for name, is_folder in root.names() if is_folder and STEP_FOLDER.fullmatch(name)]
-    return [checkpoint for name in names if (checkpoint := _read(root.join(name)))]
+    return [checkpoint for name in names if (checkpoint := _read_manifest(root.join(name)))]
 
 
 def latest_valid(run_uri: str) -> tuple[tuple[StoredCheckpoint, str] | None, list[str]]:
-    """The newest checkpoint whose hashes fit, with a local folder of it; and what is wrong with newer ones.
+    """The newest checkpoint whose hashes are correct. A damaged one is skipped: resuming from the one before it repeats
+    some steps, failing would lose the run.
 
-    A damaged checkpoint is passed over: the one before it costs some steps, a failed run costs all.
+    Returns:
+      the checkpoint and a local folder with its files, or None; and an error message for each damaged newer checkpoint.
     """
     damaged: list[str] = []
     for checkpoint in reversed(complete_checkpoints(run_uri)):
         try:
             folder = fetch_checkpoint(checkpoint.uri)
             verify(folder)
-        except ValueError as error:
+        except UserError as error:
             damaged.append(str(error))
         else:
             return (checkpoint, folder), damaged
@@ -130,91 +133,99 @@ def latest_valid(run_uri: str) -> tuple[tuple[StoredCheckpoint, str] | None, lis
 
 
 def prune(run_uri: str, metric: str, keep: int) -> list[int]:
-    """Removes all checkpoints but the best `keep` by a metric (most is best) and the last, their manifests first.
+    """Checkpoint retention: deletes all but the best `keep` checkpoints by a metric (higher is better) and the last.
 
     Returns:
-      the steps that were removed.
+      the steps whose checkpoints were deleted.
     """
     ordered = complete_checkpoints(run_uri)
     best = sorted(ordered, key=lambda c: (c.metrics.get(metric, -math.inf), c.step), reverse=True)[:keep]
     removed = [checkpoint for checkpoint in ordered[:-1] if checkpoint not in best]
     for checkpoint in removed:
-        place = open_uri(checkpoint.uri)
-        place.join(CHECKPOINT_MANIFEST_NAME).delete()
-        place.delete_tree()
+        folder = open_uri(checkpoint.uri)
+        folder.join(CHECKPOINT_MANIFEST_NAME).delete()  # first: what is left by an interruption is incomplete
+        folder.delete_tree()
     return [checkpoint.step for checkpoint in removed]
 
 
 def list_checkpoints(run_uri: str) -> list[StoredCheckpoint]:
-    """The complete checkpoints of a run's folder by step; of a sweep's folder, those of all its trials.
+    """The complete checkpoints in a run's folder, by step; in a sweep's folder, those of all its trials.
 
     Raises:
-      ValueError: the folder holds none.
+      UserError: there is none.
     """
     root = open_uri(run_uri)
     if root.join(SWEEP_NAME).exists():
-        trials = trials_uri(run_uri.rstrip("/"))
+        trials = trials_uri(run_uri)
         runs = [f"{trials}/{name}" for name, is_folder in open_uri(trials).names() if is_folder]
-        found = [checkpoint for run in runs for checkpoint in complete_checkpoints(run)]
+        checkpoints = [checkpoint for run in runs for checkpoint in complete_checkpoints(run)]
     else:
-        found = complete_checkpoints(run_uri)
-    if not found:
-        there = ", ".join(name for name, _ in root.names()[:8]) or "nothing"
-        raise ValueError(f"{run_uri} holds no complete checkpoint; there is {there}. Check the URI and --name")
-    return found
+        checkpoints = complete_checkpoints(run_uri)
+    if not checkpoints:
+        content = ", ".join(name for name, _ in root.names()[:8]) or "nothing"
+        raise UserError(f"{run_uri} holds no complete checkpoint; it holds {content}. Check the URI and the run's name")
+    return checkpoints
 
 
 def select_checkpoint(
-    found: Iterable[StoredCheckpoint],
+    checkpoints: Iterable[StoredCheckpoint],
     metric: str = BEST_METRIC,
     mode: Literal["max", "min"] = "max",
     step: int | None = None,
     last: bool = False,
 ) -> StoredCheckpoint:
-    """The checkpoint of a step, the last, or the best by a metric (the newest of equals; the last if none has metrics).
+    """The checkpoint of a step, the last one, or the best one by a metric.
+
+    Args:
+      checkpoints: at least one.
+      metric: name of the validation metric. Of equally good checkpoints the newest is selected; if no checkpoint has
+        any metrics, the last.
+      mode: whether a high (`max`) or a low value of the metric is better.
+      step: selects by step instead.
+      last: selects the newest instead.
 
     Raises:
-      ValueError: there is none of that step, or none has that metric.
+      UserError: no checkpoint has that step or metric.
     """
-    ordered = sorted(found, key=lambda checkpoint: checkpoint.step)
+    ordered = sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
     if step is not None:
         for checkpoint in ordered:
             if checkpoint.step == step:
                 return checkpoint
-        raise ValueError(f"--step is {step}: there are steps {', '.join(str(c.step) for c in ordered)}")
+        raise UserError(f"step is {step}: there are steps {', '.join(str(c.step) for c in ordered)}")
     if last or not any(checkpoint.metrics for checkpoint in ordered):
         return ordered[-1]
     scored = [checkpoint for checkpoint in ordered if metric in checkpoint.metrics]
     if not scored:
-        known = sorted({name for checkpoint in ordered for name in checkpoint.metrics})
-        raise ValueError(f"--metric is {metric!r}: no checkpoint has it; there are {', '.join(known)}")
+        names = sorted({name for checkpoint in ordered for name in checkpoint.metrics})
+        raise UserError(f"metric is {metric!r}: no checkpoint has it; there are {', '.join(names)}")
     sign = 1 if mode == "max" else -1
     return max(scored, key=lambda checkpoint: (sign * checkpoint.metrics[metric], checkpoint.step))
 
 
 def best_checkpoint(run_uri: str) -> str:
-    """The URI of a run's best checkpoint.
+    """The URI of a run's best checkpoint by `BEST_METRIC`.
 
     Raises:
-      ValueError: as `list_checkpoints`.
+      UserError: as `list_checkpoints`.
     """
     return select_checkpoint(list_checkpoints(run_uri)).uri
 
 
 def pull(checkpoint: StoredCheckpoint, folder: str | os.PathLike[str], quiet: bool = False) -> pathlib.Path:
-    """Downloads a checkpoint, several files at once, and goes on where an earlier try broke off.
+    """Downloads a checkpoint, several files in parallel, resuming an interrupted download.
 
-    The folder appears under its name only when every hash has been compared; until then it is `.NAME.partial`.
+    The folder appears under its name once every hash has been verified; until then it is `.NAME.partial`.
 
     Raises:
-      ValueError: something else is at `folder`, or a hash differs.
+      UserError: the folder exists and is not this checkpoint, or a hash differs.
       StorageError: storage refuses or does not answer.
     """
     target = pathlib.Path(folder).expanduser().absolute()
     if target.exists():
-        if _holds(target, checkpoint):
+        if all(_matches(target / file.name, file) for file in checkpoint.files):
             return target
-        raise ValueError(f"{target} exists and is not {checkpoint.uri}: give another --to, or remove it")
+        raise UserError(f"{target} exists and is not {checkpoint.uri}: choose another folder, or remove it")
     partial = target.with_name(f".{target.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     source = open_uri(checkpoint.uri)
@@ -222,8 +233,8 @@ def pull(checkpoint: StoredCheckpoint, folder: str | os.PathLike[str], quiet: bo
         progress_bar(target.name, checkpoint.num_bytes, BYTES, disable=quiet) as advance,
         concurrent.futures.ThreadPoolExecutor(PARALLEL_FILES) as pool,
     ):
-        for done in [pool.submit(_pull_file, source, partial, file, advance) for file in checkpoint.files]:
-            done.result()
+        for download in [pool.submit(_download, source, partial, file, advance) for file in checkpoint.files]:
+            download.result()
     (partial / CHECKPOINT_MANIFEST_NAME).write_bytes(source.join(CHECKPOINT_MANIFEST_NAME).read_bytes())
     verify(partial)
     partial.rename(target)
@@ -231,32 +242,34 @@ def pull(checkpoint: StoredCheckpoint, folder: str | os.PathLike[str], quiet: bo
 
 
 def fetch_checkpoint(uri: str) -> str:
-    """A local folder with the checkpoint of a URI: the folder itself, a run's best checkpoint, or a copy from storage.
+    """A local folder with a checkpoint, downloaded for the life of this process if it is in a bucket.
 
-    A name of weights that the package brings is a URI too.
+    Args:
+      uri: of a checkpoint, of a run or sweep (its best checkpoint), or the name of bundled weights.
 
     Raises:
-      ValueError: there is no checkpoint.
+      UserError: there is no checkpoint.
     """
     if uri in shipped_weights():
         return shipped_weights()[uri]
-    place = open_uri(uri)
-    if place.is_local and (place.join(STATE_NAME).exists() or not place.exists()):
+    location = open_uri(uri)
+    # A local checkpoint needs no manifest. A path that does not exist is returned too: the caller's message names it.
+    if location.is_local and (location.join(STATE_NAME).exists() or not location.exists()):
         return uri
-    found = _read(place) or select_checkpoint(list_checkpoints(absolute_uri(uri)))
-    if place.is_local:
-        return found.uri
-    return str(pull(found, _scratch() / hashlib.sha256(found.uri.encode()).hexdigest()[:16]))
+    checkpoint = _read_manifest(location) or select_checkpoint(list_checkpoints(absolute_uri(uri)))
+    if location.is_local:
+        return checkpoint.uri
+    return str(pull(checkpoint, _scratch_folder() / hashlib.sha256(checkpoint.uri.encode()).hexdigest()[:16]))
 
 
 @functools.cache
-def _scratch() -> pathlib.Path:
+def _scratch_folder() -> pathlib.Path:
     folder = pathlib.Path(tempfile.mkdtemp(prefix="textscanner-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
-def _pull_file(source: Location, folder: pathlib.Path, file: StoredFile, advance: Callable[[int], None]) -> None:
+def _download(source: Location, folder: pathlib.Path, file: StoredFile, advance: Callable[[int], None]) -> None:
     path = folder / file.name
     start = path.stat().st_size if path.exists() else 0
     if start > file.num_bytes:
@@ -269,31 +282,31 @@ def _pull_file(source: Location, folder: pathlib.Path, file: StoredFile, advance
             out.write(data)
             advance(len(data))
             start += len(data)
-    if _sha256(path) != file.sha256:
+    if not _matches(path, file):
         path.unlink()
-        raise ValueError(f"{source.uri}/{file.name}: not the manifest's SHA-256; the next try downloads it anew")
+        raise UserError(
+            f"{source.uri}/{file.name} does not have the SHA-256 of the manifest: pull again for a fresh copy"
+        )
 
 
-def _read(folder: Location) -> StoredCheckpoint | None:
+def _read_manifest(folder: Location) -> StoredCheckpoint | None:
     manifest = folder.join(CHECKPOINT_MANIFEST_NAME)
-    return _parse(folder.uri, manifest.read_bytes()) if manifest.exists() else None
+    return _parse_manifest(folder.uri, manifest.read_bytes()) if manifest.exists() else None
 
 
-def _parse(uri: str, data: bytes) -> StoredCheckpoint:
+def _parse_manifest(uri: str, data: bytes) -> StoredCheckpoint:
     try:
-        told: dict[str, Any] = json.loads(data)
-        files = tuple(StoredFile(**file) for file in told["files"])
-        return StoredCheckpoint(uri, int(told["step"]), dict(told["metrics"]), files)
+        manifest: dict[str, Any] = json.loads(data)
+        files = tuple(StoredFile(**file) for file in manifest["files"])
+        return StoredCheckpoint(uri, int(manifest["step"]), dict(manifest["metrics"]), files)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{uri}/{CHECKPOINT_MANIFEST_NAME} cannot be read ({error}): the checkpoint is damaged"
+        raise UserError(
+            f"{uri}/{CHECKPOINT_MANIFEST_NAME} cannot be read ({error}): the checkpoint is damaged, use another one"
         ) from None
 
 
-def _holds(folder: pathlib.Path, checkpoint: StoredCheckpoint) -> bool:
-    return all((folder / f.name).exists() and _sha256(folder / f.name) == f.sha256 for f in checkpoint.files)
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _matches(path: pathlib.Path, file: StoredFile) -> bool:
+    if not path.exists():
+        return False
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256

@@ -1,297 +1,267 @@
-"""URIs -> places that are read and written the same way on a disk and in a bucket.
+"""One interface to files on a local disk and in an S3 bucket, addressed by URI.
 
-A URI is a plain path, `file://...` or `s3://bucket/prefix`. What is written appears whole or not at all: on a disk by
-a rename, in a bucket by one put (an exception inside a pyarrow output stream would publish the truncated object).
+A URI is a plain path, `file://...` or `s3://bucket/prefix`. `open_uri` returns a `LocalLocation` or an `S3Location`.
+All writes are atomic: on a disk by a rename, in a bucket by a single put. They do not go through a pyarrow output
+stream, because an exception inside its `with` block closes it, which publishes the truncated object.
 """
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import hashlib
 import io
-import os
 import pathlib
 import shutil
 import tempfile
-import uuid
-from collections.abc import Callable, Iterator
-from typing import IO, Any
+from collections.abc import Iterator
+from typing import IO, Self
 
 import filelock
-import fsspec.implementations.local
 import pyarrow.fs
 
 from cluster.errors import StorageError
+from cluster.storage.local_files import AtomicFileSystem, read_range, walk_files, write_atomically, write_if_absent
 from cluster.storage.s3 import (
     RANGE_BYTES,
     S3File,
+    abort_multipart_uploads,
+    delete_keys,
     get_object,
+    list_keys,
+    put_new_object,
     put_object,
-    s3_client,
     s3_filesystem,
-    status_of,
-    told,
-    with_retries,
+    translate_errors,
 )
+from textscanner.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Location:
-    """A place: `path` on `filesystem`; `uri` is how a person wrote it. Every method raises StorageError."""
+class Location(abc.ABC):
+    """A file or folder. Every method raises StorageError, and NotFoundError for a file that does not exist.
+
+    Attributes:
+      uri: as the user wrote it; it appears in error messages.
+      filesystem: for Ray Train and pyarrow, which take a filesystem and a path.
+      path: of the location on `filesystem`; in a bucket `bucket/key`.
+    """
 
     uri: str
     filesystem: pyarrow.fs.FileSystem
     path: str
 
     @property
+    @abc.abstractmethod
     def is_local(self) -> bool:
         """Whether it is on a disk of this machine."""
-        return isinstance(self.filesystem, pyarrow.fs.LocalFileSystem)
 
-    def filesystem_of_whole_files(self) -> pyarrow.fs.FileSystem:
-        """The filesystem for code that writes by itself: here too a file appears whole or not at all."""
-        return pyarrow.fs.PyFileSystem(_WholeFiles()) if self.is_local else self.filesystem
-
-    def join(self, *parts: str) -> Location:
-        """The place below this one."""
+    def join(self, *parts: str) -> Self:
+        """The location below this one."""
         tail = "/".join(parts)
-        return Location(f"{self.uri.rstrip('/')}/{tail}", self.filesystem, f"{self.path.rstrip('/')}/{tail}")
+        return dataclasses.replace(self, uri=f"{self.uri.rstrip('/')}/{tail}", path=f"{self.path.rstrip('/')}/{tail}")
 
     def exists(self) -> bool:
-        """Whether a file or folder is there."""
-        with told(self.uri):
-            return self.filesystem.get_file_info(self.path).type != pyarrow.fs.FileType.NotFound
-
-    def read_bytes(self, start: int = 0, stop: int | None = None) -> bytes:
-        """The file's content, or bytes `start:stop` of it in one request."""
-        with told(self.uri):
-            return _read(self.path, start, stop) if self.is_local else get_object(self.path, start, stop)
-
-    def write_bytes(self, data: bytes) -> None:
-        """Writes the file so that no reader sees half of it; folders above it are made on a disk."""
-        with told(self.uri):
-            if self.is_local:
-                _write_local(pathlib.Path(self.path), data)
-            else:
-                put_object(self.path, io.BytesIO(data))
-
-    def write_new(self, data: bytes) -> bool:
-        """Writes the file only where there is none, whoever else tries at the same time; False if there is one."""
-        with told(self.uri):
-            if not self.is_local:
-                return _create_s3(self.path, data)
-            try:
-                # A link fails where there is one; unlike open("x") it never shows half a file.
-                _write_local(pathlib.Path(self.path), data, place=os.link)
-            except FileExistsError:
-                return False
-            return True
-
-    def open(self) -> IO[bytes]:
-        """The file for reading and seeking; reads from a bucket are retried range by range."""
-        with told(self.uri):
-            if self.is_local:
-                return pathlib.Path(self.path).open("rb")
-            return io.BufferedReader(S3File(self.path, self.size()), RANGE_BYTES)
+        """Whether there is such a file or folder."""
+        with translate_errors(self.uri):
+            return bool(self.filesystem.get_file_info(self.path).type != pyarrow.fs.FileType.NotFound)
 
     def size(self) -> int:
-        """Bytes of the file."""
-        return self._info().size
+        """Size of the file in bytes."""
+        return int(self._info().size)
 
     def version(self) -> str:
-        """Changes when the file does: its size and time."""
+        """Size and modification time of the file: differs once the file has been overwritten."""
         info = self._info()
         return f"{info.size} {info.mtime_ns}"
 
+    def names(self) -> list[tuple[str, bool]]:
+        """(name, whether it is a folder) of each entry directly below, sorted; empty if nothing exists."""
+        with translate_errors(self.uri):
+            selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True)
+            infos = self.filesystem.get_file_info(selector)
+        return sorted((info.base_name, info.type == pyarrow.fs.FileType.Directory) for info in infos)
+
+    def delete(self) -> None:
+        """Deletes the file if it exists."""
+        with translate_errors(self.uri):
+            if self.exists():
+                self.filesystem.delete_file(self.path)
+
+    @abc.abstractmethod
+    def read_bytes(self, start: int = 0, stop: int | None = None) -> bytes:
+        """The file's content, or bytes `start:stop` of it; from a bucket in one request."""
+
+    @abc.abstractmethod
+    def open(self) -> IO[bytes]:
+        """Opens the file for reading and seeking; reads from a bucket are retried range by range."""
+
+    @abc.abstractmethod
+    def write_bytes(self, data: bytes) -> None:
+        """Writes the file atomically, with its parent folders."""
+
+    @abc.abstractmethod
+    def write_new(self, data: bytes) -> bool:
+        """Writes the file if it does not exist. Of concurrent writers one wins; the others get False."""
+
+    @abc.abstractmethod
+    def walk(self) -> Iterator[str]:
+        """The paths of all files below, relative to this location and sorted within each folder or page."""
+
+    @abc.abstractmethod
+    def delete_tree(self) -> None:
+        """Deletes everything below, unfinished uploads included."""
+
+    @abc.abstractmethod
+    def abort_uploads(self) -> int:
+        """Aborts unfinished multipart uploads below; returns how many there were. A disk has none."""
+
+    @abc.abstractmethod
+    def atomic_filesystem(self) -> pyarrow.fs.FileSystem:
+        """A filesystem for libraries that write files themselves: a file appears once its stream is closed."""
+
     def _info(self) -> pyarrow.fs.FileInfo:
-        with told(self.uri):
+        with translate_errors(self.uri):
             info = self.filesystem.get_file_info(self.path)
             if info.type == pyarrow.fs.FileType.NotFound:
                 raise FileNotFoundError(self.path)
             return info
 
-    def delete(self) -> None:
-        """Removes the file if it is there."""
-        with told(self.uri):
-            if self.exists():
-                self.filesystem.delete_file(self.path)
 
-    def delete_tree(self) -> None:
-        """Removes everything below, and uploads below that were never finished."""
-        with told(self.uri):
-            if self.is_local:
-                if self.exists():
-                    self.filesystem.delete_dir(self.path)
-                return
-            abort_uploads(self)
-            client = s3_client()
-            bucket, _, prefix = self.path.partition("/")
-            for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
-                keys = [{"Key": found["Key"]} for found in page.get("Contents", [])]
-                if keys:
-                    client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+class LocalLocation(Location):
+    """A file or folder on a disk of this machine (or a network file system mounted there)."""
 
-    def names(self) -> list[tuple[str, bool]]:
-        """(name, is a folder) of everything directly below, in order; empty where there is nothing."""
-        with told(self.uri):
-            selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True)
-            infos = self.filesystem.get_file_info(selector)
-        return sorted((info.base_name, info.type == pyarrow.fs.FileType.Directory) for info in infos)
+    @property
+    def is_local(self) -> bool:
+        return True
+
+    def read_bytes(self, start: int = 0, stop: int | None = None) -> bytes:
+        with translate_errors(self.uri):
+            return read_range(pathlib.Path(self.path), start, stop)
+
+    def open(self) -> IO[bytes]:
+        with translate_errors(self.uri):
+            return pathlib.Path(self.path).open("rb")
+
+    def write_bytes(self, data: bytes) -> None:
+        with translate_errors(self.uri):
+            write_atomically(pathlib.Path(self.path), data)
+
+    def write_new(self, data: bytes) -> bool:
+        with translate_errors(self.uri):
+            return write_if_absent(pathlib.Path(self.path), data)
 
     def walk(self) -> Iterator[str]:
-        """The names of all files below, relative to this place, in order; a page (on a disk: a folder) at a time."""
-        with told(self.uri):
-            if self.is_local:
-                yield from _walk_local(pathlib.Path(self.path), "")
-                return
-            bucket, _, prefix = self.path.partition("/")
-            start = f"{prefix}/" if prefix else ""
-            pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start)
-            for page in pages:
-                yield from (found["Key"][len(start) :] for found in page.get("Contents", []))
+        with translate_errors(self.uri):
+            yield from walk_files(pathlib.Path(self.path))
+
+    def delete_tree(self) -> None:
+        with translate_errors(self.uri):
+            if self.exists():
+                self.filesystem.delete_dir(self.path)
+
+    def abort_uploads(self) -> int:
+        return 0
+
+    def atomic_filesystem(self) -> pyarrow.fs.FileSystem:
+        return pyarrow.fs.PyFileSystem(AtomicFileSystem())
+
+
+class S3Location(Location):
+    """An object or key prefix in a bucket."""
+
+    @property
+    def is_local(self) -> bool:
+        return False
+
+    def read_bytes(self, start: int = 0, stop: int | None = None) -> bytes:
+        with translate_errors(self.uri):
+            return get_object(self.path, start, stop)
+
+    def open(self) -> IO[bytes]:
+        with translate_errors(self.uri):
+            return io.BufferedReader(S3File(self.path, self.size()), RANGE_BYTES)
+
+    def write_bytes(self, data: bytes) -> None:
+        with translate_errors(self.uri):
+            put_object(self.path, io.BytesIO(data))
+
+    def write_new(self, data: bytes) -> bool:
+        with translate_errors(self.uri):
+            return put_new_object(self.path, data)
+
+    def walk(self) -> Iterator[str]:
+        bucket, prefix = self._bucket_and_prefix()
+        with translate_errors(self.uri):
+            for keys in list_keys(bucket, prefix):
+                yield from (key.removeprefix(prefix) for key in keys)
+
+    def delete_tree(self) -> None:
+        self.abort_uploads()
+        with translate_errors(self.uri):
+            delete_keys(*self._deletable_prefix())
+
+    def abort_uploads(self) -> int:
+        with translate_errors(self.uri):
+            return abort_multipart_uploads(*self._deletable_prefix())
+
+    def atomic_filesystem(self) -> pyarrow.fs.FileSystem:
+        return self.filesystem
+
+    def _bucket_and_prefix(self) -> tuple[str, str]:
+        """The prefix ends with a slash, so that `runs/a` does not cover `runs/ab`; it is empty for a whole bucket."""
+        bucket, _, key = self.path.partition("/")
+        return bucket, f"{key}/" if key else ""
+
+    def _deletable_prefix(self) -> tuple[str, str]:
+        bucket, prefix = self._bucket_and_prefix()
+        if not prefix:
+            raise StorageError(f"{self.uri} is a whole bucket, which may hold other data: only a prefix can be deleted")
+        return bucket, prefix
 
 
 def open_uri(uri: str) -> Location:
-    """The place of a URI; nothing is read.
+    """The location of a URI; nothing is read.
 
     Raises:
-      ValueError: the scheme is not known, or an s3 URI names no bucket.
+      UserError: the scheme is not supported, or an S3 URI has no bucket.
     """
     scheme, separator, rest = str(uri).partition("://")
     if not separator:
-        return Location(str(uri), pyarrow.fs.LocalFileSystem(), str(pathlib.Path(uri).expanduser().absolute()))
+        return LocalLocation(str(uri), pyarrow.fs.LocalFileSystem(), absolute_uri(str(uri)))
     if scheme == "file":
-        return Location(uri, pyarrow.fs.LocalFileSystem(), rest.rstrip("/") or "/")
+        return LocalLocation(uri, pyarrow.fs.LocalFileSystem(), rest.rstrip("/") or "/")
     if scheme == "s3":
         if not rest.strip("/"):
-            raise ValueError(f"{uri} names no bucket: wanted s3://bucket/prefix")
-        return Location(uri, s3_filesystem(), rest.strip("/"))
-    raise ValueError(f"{uri} has the scheme {scheme!r}: wanted a path, file:// or s3://bucket/prefix")
+            raise UserError(f"{uri} names no bucket: use s3://bucket/prefix")
+        return S3Location(uri, s3_filesystem(), rest.strip("/"))
+    raise UserError(f"{uri} has the scheme {scheme!r}: use a path, file:// or s3://bucket/prefix")
 
 
 def absolute_uri(uri: str) -> str:
-    """The URI as every process understands it: a relative path is resolved here, workers run in other folders."""
+    """The URI with a relative path resolved against this process's folder: workers run in other folders."""
     return uri if "://" in uri else str(pathlib.Path(uri).expanduser().absolute())
 
 
 def fetch_file(uri: str) -> str:
-    """The path of a file on this node's disk: the file itself, or a copy of an object that the node's processes share.
+    """A path on this node's disk: the file itself, or a copy of the object that all processes of the node share.
 
-    Copies lie in the folder for temporary files, one per object and version.
+    Copies are cached in the folder for temporary files, one per object and version.
 
     Raises:
-      StorageError: there is none, or storage does not answer.
+      StorageError: there is no such file, or storage does not answer.
     """
-    place = open_uri(uri)
-    if place.is_local:
-        place.version()  # raises where there is none
-        return place.path
-    version = hashlib.sha256(f"{uri} {place.version()}".encode()).hexdigest()[:16]
-    path = pathlib.Path(tempfile.gettempdir()) / "textscanner-copies" / f"{version}-{place.path.rpartition('/')[2]}"
+    source = open_uri(uri)
+    version = source.version()  # raises if the file does not exist
+    if source.is_local:
+        return source.path
+    digest = hashlib.sha256(f"{uri} {version}".encode()).hexdigest()[:16]
+    path = pathlib.Path(tempfile.gettempdir()) / "textscanner-copies" / f"{digest}-{source.path.rpartition('/')[2]}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{path}.lock"):
+    with filelock.FileLock(f"{path}.lock"):  # one process downloads, the others wait for its copy
         if not path.exists():
             partial = path.with_name(f"{path.name}.partial")
-            with place.open() as source, partial.open("wb") as target:
-                shutil.copyfileobj(source, target, RANGE_BYTES)
+            with source.open() as remote, partial.open("wb") as copy:
+                shutil.copyfileobj(remote, copy, RANGE_BYTES)
             partial.replace(path)
     return str(path)
-
-
-def abort_uploads(location: Location) -> int:
-    """Ends multipart uploads below a place that were never finished; they cost money and no listing shows them.
-
-    Returns:
-      how many there were.
-    """
-    if location.is_local:
-        return 0
-    client = s3_client()
-    bucket, _, prefix = location.path.partition("/")
-    aborted = 0
-    with told(location.uri):
-        for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
-            for upload in page.get("Uploads", []):
-                client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-                aborted += 1
-    return aborted
-
-
-def _read(path: str, start: int, stop: int | None) -> bytes:
-    with pathlib.Path(path).open("rb") as file:
-        file.seek(start)
-        data = file.read() if stop is None else file.read(stop - start)
-    if stop is not None and len(data) != stop - start:
-        raise StorageError(f"{path} ends at byte {start + len(data)}, wanted {start}-{stop}")
-    return data
-
-
-def _write_local(
-    target: pathlib.Path, data: bytes, place: Callable[[pathlib.Path, pathlib.Path], Any] = os.replace
-) -> None:
-    """Writes beside the target and puts it in its place when it is whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(target)
-    try:
-        partial.write_bytes(data)
-        place(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _partial(target: pathlib.Path) -> pathlib.Path:
-    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-
-
-class _WholeFiles(pyarrow.fs.FSSpecHandler):
-    """A disk of this machine whose files appear when their streams are closed."""
-
-    def __init__(self) -> None:
-        super().__init__(fsspec.implementations.local.LocalFileSystem(auto_mkdir=True))
-
-    def __reduce__(self) -> tuple:
-        return type(self), ()
-
-    def open_output_stream(self, path: str, metadata: Any) -> pyarrow.NativeFile:
-        """As pyarrow."""
-        return pyarrow.PythonFile(_WholeFile(pathlib.Path(path)), mode="w")
-
-
-class _WholeFile(io.BufferedWriter):
-    def __init__(self, target: pathlib.Path) -> None:
-        self._target, self._partial = target, _partial(target)
-        super().__init__(io.FileIO(self._partial, "x"))
-
-    def close(self) -> None:
-        if self.closed:
-            return
-        try:
-            super().close()
-            self._partial.replace(self._target)
-        finally:
-            self._partial.unlink(missing_ok=True)
-
-
-def _walk_local(folder: pathlib.Path, prefix: str) -> Iterator[str]:
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-        if entry.is_dir():
-            yield from _walk_local(folder / entry.name, f"{prefix}{entry.name}/")
-        else:
-            yield prefix + entry.name
-
-
-def _create_s3(path: str, data: bytes) -> bool:
-    bucket, _, key = path.partition("/")
-    client = s3_client()
-
-    def put() -> bool:
-        try:
-            client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
-        except client.exceptions.ClientError as error:
-            if status_of(error) == 412:
-                # Our own put, whose answer was lost, looks like another's: the content tells.
-                return client.get_object(Bucket=bucket, Key=key)["Body"].read() == data
-            raise
-        return True
-
-    return with_retries(put)

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 
+from textscanner.errors import UserError
+
+SWEEP_NAME = "sweep.json"
+TUNE_NAME = "tune"
+TRIALS_NAME = "trials"
+
 
 @dataclasses.dataclass(frozen=True)
 class RunLayout:
-    """Paths of a run, `storage_uri/name`. In `root` Ray Train keeps `step_*` checkpoints, the journal its files."""
+    """Paths of the run `storage_uri/name`. Ray Train writes its `step_*` checkpoints there, rank 0 its metrics.
+
+    Raises:
+      UserError: the name is not a plain folder name.
+    """
 
     storage_uri: str
     name: str
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name.startswith("."):
-            raise ValueError(f"--name is {self.name!r}: must be a plain folder name without '/' or a leading dot")
+            raise UserError(f"name is {self.name!r}: must be a plain folder name without '/' or a leading dot")
 
     @property
     def root(self) -> str:
@@ -23,13 +33,13 @@ class RunLayout:
 
     @property
     def config(self) -> str:
-        """The config that claimed the folder."""
+        """The run's config, written first and only if absent: of two runs with one name, one gets the folder."""
         return f"{self.root}/config.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepLayout:
-    """Paths of a sweep, `storage_uri/name`."""
+    """Paths of the sweep `storage_uri/name`."""
 
     storage_uri: str
     name: str
@@ -41,38 +51,34 @@ class SweepLayout:
 
     @property
     def marker(self) -> str:
-        """What was asked for; where it stands, there is a sweep."""
+        """The sweep's settings. A folder with this file is a sweep's."""
         return f"{self.root}/{SWEEP_NAME}"
 
     @property
     def trials(self) -> str:
-        """The folder of the trials' run folders: a `storage_uri` for `train_run`."""
+        """Parent of the trials' run folders: the `storage_uri` of each trial's `train_run`."""
         return trials_uri(self.root)
 
     @property
     def tune(self) -> str:
-        """Ray Tune's own folder: it writes back all JSON that it finds there, as it was when it was resumed."""
+        """Ray Tune's state. Keep other JSON files out of it: Tune resets each to the content it had on resuming."""
         return f"{self.root}/{TUNE_NAME}"
 
     @property
     def results(self) -> str:
-        """What came out so far: all trials with their curves."""
+        """Results so far: all trials with their metrics over time."""
         return f"{self.root}/results.json"
 
     def table(self, suffix: str) -> str:
-        """The table of trials, `csv` or `parquet`."""
+        """The table of trials; `suffix` is `csv` or `parquet`."""
         return f"{self.root}/trials.{suffix}"
 
     @property
     def report(self) -> str:
-        """The page that explains the sweep."""
+        """The HTML report."""
         return f"{self.root}/report.html"
 
 
-SWEEP_NAME = "sweep.json"
-TUNE_NAME = "tune"
-
-
 def trials_uri(sweep_root: str) -> str:
-    """The folder of a sweep's runs."""
-    return f"{sweep_root}/trials"
+    """Parent of the run folders of a sweep's trials."""
+    return f"{sweep_root.rstrip('/')}/{TRIALS_NAME}"

@@ -1,11 +1,13 @@
-"""A bucket: settings -> one pyarrow filesystem and one boto3 client; retries; failures as sentences.
+"""Access to S3 buckets: one boto3 client and one pyarrow filesystem, both with retries.
 
-boto3 moves the bytes: ranged reads in one request each, atomic and conditional puts, removal of interrupted uploads.
-A pyarrow filesystem over it is what Ray Train is given. Settings come from the environment
-(`s3_settings.py`); credentials only from AWS' standard chain (environment, profile, instance role),
-looked up again in every process. The filesystem pickles as its settings, so no secret travels (a pickled
-`pyarrow.fs.S3FileSystem` carries it in clear). Every operation is repeated with jittered back-off until it succeeds,
-cannot succeed, or its deadline is over; then one sentence says what failed.
+boto3 transfers the data: ranged reads in one request each, atomic and conditional puts, removal of interrupted uploads.
+Ray Train is given a pyarrow filesystem on top of it. The settings come from environment variables (`s3_settings.py`),
+the credentials only from the AWS default chain (environment, profile, instance role), which every process resolves for
+itself. The filesystem pickles as its settings, so that no secret leaves the process: a pickled
+`pyarrow.fs.S3FileSystem` contains it in clear text.
+
+Every operation is retried with jittered exponential back-off until it succeeds, cannot succeed, or its deadline
+is over. Then `translate_errors` turns the failure into a StorageError (`s3_errors.py` classifies and words it).
 """
 
 from __future__ import annotations
@@ -13,33 +15,34 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import re
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import pyarrow.fs
 import tenacity
 
 from cluster.errors import NotFoundError, StorageError
+from cluster.storage.s3_errors import ErrorKind, bucket_of, classify, error_message, is_transient, server_answer
 from cluster.storage.s3_settings import StorageSettings
 
-RANGE_BYTES = 4 << 20  # read ahead in files that are read from front to back
-SPOOL_BYTES = 64 << 20  # of a file that is being written, in memory
+T = TypeVar("T")
+RANGE_BYTES = 4 << 20  # read-ahead of files that are read sequentially
+SPOOL_BYTES = 64 << 20  # of a file being written, held in memory before it spills to disk
 
 
 def s3_filesystem(settings: StorageSettings | None = None) -> pyarrow.fs.FileSystem:
-    """The filesystem of these settings, the environment's by default; one per process and settings."""
+    """The pyarrow filesystem for these settings (default: from the environment), cached per process."""
     return _filesystem(settings or StorageSettings.from_environment())
 
 
 @functools.lru_cache(maxsize=8)
 def _filesystem(settings: StorageSettings) -> pyarrow.fs.FileSystem:
-    return pyarrow.fs.PyFileSystem(_Retrying(settings))
+    return pyarrow.fs.PyFileSystem(_RetryingHandler(settings))
 
 
 def s3_client(settings: StorageSettings | None = None) -> Any:
-    """The boto3 client of these settings; one per process and settings. Safe to use from several threads."""
+    """The boto3 client for these settings (default: from the environment), cached per process. It is thread-safe."""
     return _client(settings or StorageSettings.from_environment())
 
 
@@ -53,7 +56,7 @@ def _client(settings: StorageSettings) -> Any:
     config = Config(
         connect_timeout=settings.connect_timeout_s,
         read_timeout=settings.request_timeout_s,
-        retries={"mode": "standard", "max_attempts": 2},  # the rest is `with_retries`
+        retries={"mode": "standard", "max_attempts": 2},  # `with_retries` does the rest, within a deadline
         s3={"addressing_style": settings.addressing},
         request_checksum_calculation=settings.checksums,
         **options,
@@ -62,11 +65,11 @@ def _client(settings: StorageSettings) -> Any:
     return session.client("s3", endpoint_url=settings.endpoint, region_name=settings.region, config=config)
 
 
-def with_retries(operation: Callable[[], Any], settings: StorageSettings | None = None) -> Any:
-    """The operation's result, repeated with jittered exponential back-off while its failure may be transient.
+def with_retries(operation: Callable[[], T], settings: StorageSettings | None = None) -> T:
+    """Calls `operation` until it succeeds, with jittered exponential back-off after transient failures.
 
     Raises:
-      OSError or botocore's errors: the last failure, when it cannot succeed or the deadline is over.
+      OSError or botocore's errors: the last failure, if it is not transient or `settings.deadline_s` is over.
     """
     settings = settings or StorageSettings.from_environment()
     retrying = tenacity.Retrying(
@@ -79,7 +82,7 @@ def with_retries(operation: Callable[[], Any], settings: StorageSettings | None 
 
 
 def get_object(path: str, start: int = 0, stop: int | None = None, settings: StorageSettings | None = None) -> bytes:
-    """Bytes `start:stop` of the object at `bucket/key`, in one request.
+    """Bytes `start:stop` of the object `bucket/key`, in one request.
 
     Raises:
       StorageError: the object ends before `stop`.
@@ -87,19 +90,21 @@ def get_object(path: str, start: int = 0, stop: int | None = None, settings: Sto
     """
     settings = settings or StorageSettings.from_environment()
     bucket, _, key = path.partition("/")
-    wanted = {} if start == 0 and stop is None else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
+    is_whole = start == 0 and stop is None
+    byte_range = {} if is_whole else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
 
     def get() -> bytes:
-        return _client(settings).get_object(Bucket=bucket, Key=key, **wanted)["Body"].read()
+        data: bytes = _client(settings).get_object(Bucket=bucket, Key=key, **byte_range)["Body"].read()
+        return data
 
-    data = b"" if start == stop else with_retries(get, settings)
+    data = b"" if start == stop else with_retries(get, settings)  # HTTP has no empty range
     if stop is not None and len(data) != stop - start:
-        raise StorageError(f"s3://{path} ends at byte {start + len(data)}, wanted {start}-{stop}")
+        raise StorageError(f"s3://{path} ends at byte {start + len(data)}, but bytes {start}-{stop} were requested")
     return data
 
 
 def put_object(path: str, content: IO[bytes], settings: StorageSettings | None = None) -> None:
-    """Writes the object at `bucket/key` whole or not at all, large content in several parts.
+    """Writes the object `bucket/key` atomically; large content is uploaded in several parts.
 
     Raises:
       OSError or botocore's errors: as `with_retries`.
@@ -109,61 +114,113 @@ def put_object(path: str, content: IO[bytes], settings: StorageSettings | None =
 
     def put() -> None:
         content.seek(0)
-        _client(settings).upload_fileobj(_KeptOpen(content), bucket, key)
+        _client(settings).upload_fileobj(_NonClosingFile(content), bucket, key)
 
     with_retries(put, settings)
 
 
+def put_new_object(path: str, data: bytes) -> bool:
+    """Writes the object `bucket/key` if it does not exist, atomically among concurrent writers.
+
+    Returns:
+      whether this call created the object.
+
+    Raises:
+      OSError or botocore's errors: as `with_retries`.
+    """
+    bucket, _, key = path.partition("/")
+    client = s3_client()
+
+    def put() -> bool:
+        try:
+            client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+        except client.exceptions.ClientError as error:
+            if server_answer(error)[1] != 412:  # precondition failed: the object exists
+                raise
+            # It may be our own: the answer to an earlier attempt got lost. The content decides.
+            existing: bytes = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+            return existing == data
+        return True
+
+    return with_retries(put)
+
+
+def list_keys(bucket: str, prefix: str) -> Iterator[list[str]]:
+    """The keys under a prefix in lexicographic order, one list per page of the listing (up to 1,000 keys)."""
+    for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        yield [entry["Key"] for entry in page.get("Contents", [])]
+
+
+def delete_keys(bucket: str, prefix: str) -> None:
+    """Deletes all objects under a prefix."""
+    client = s3_client()
+    for keys in list_keys(bucket, prefix):
+        if keys:
+            objects = [{"Key": key} for key in keys]
+            client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+
+
+def abort_multipart_uploads(bucket: str, prefix: str) -> int:
+    """Aborts unfinished multipart uploads under a prefix: they are billed and appear in no listing of objects.
+
+    Returns:
+      the number of aborted uploads.
+    """
+    client = s3_client()
+    aborted = 0
+    for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
+        for upload in page.get("Uploads", []):
+            client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+            aborted += 1
+    return aborted
+
+
 class S3File(io.RawIOBase):
-    """An object of `size` bytes for reading and seeking: each read is one ranged request with its own retries."""
+    """The object `bucket/key` of `size` bytes as a seekable file; each read is one ranged request with retries."""
 
     def __init__(self, path: str, size: int, settings: StorageSettings | None = None) -> None:
         super().__init__()
         self._path, self._size, self._settings = path, size, settings
-        self._at = 0
+        self._position = 0
 
     def readable(self) -> bool:
-        """Yes."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As any file."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = origin + offset
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """As any file."""
-        stop = min(self._at + len(buffer), self._size)
-        if stop <= self._at:
+        stop = min(self._position + len(buffer), self._size)
+        if stop <= self._position:
             return 0
-        with told(f"s3://{self._path}"):
-            data = get_object(self._path, self._at, stop, self._settings)
+        with translate_errors(f"s3://{self._path}"):
+            data = get_object(self._path, self._position, stop, self._settings)
         buffer[: len(data)] = data
-        self._at = stop
+        self._position = stop
         return len(data)
 
 
-class _Upload(tempfile.SpooledTemporaryFile):
-    """What is written becomes the object when it is closed; the put is repeated as a whole."""
+class _UploadOnClose(tempfile.SpooledTemporaryFile[bytes]):
+    """A writable file that is uploaded as the object `bucket/key` when it is closed."""
 
     def __init__(self, path: str, settings: StorageSettings) -> None:
         super().__init__(max_size=SPOOL_BYTES)
         self._path, self._settings = path, settings
 
     def close(self) -> None:
-        """Puts the object."""
         if not self.closed:
-            with told(f"s3://{self._path}"):
+            with translate_errors(f"s3://{self._path}"):
                 put_object(self._path, self, self._settings)
         super().close()
 
 
-class _KeptOpen:
-    """A file that stays open when boto3 closes it: the put may have to be repeated."""
+class _NonClosingFile:
+    """Keeps a file open when boto3 closes it after an upload: a retry reads it again."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -172,118 +229,47 @@ class _KeptOpen:
         return getattr(self._file, name)
 
     def close(self) -> None:
-        """Does nothing."""
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed later: not where something is missing, forbidden or malformed."""
-    if isinstance(error, StorageError | FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
-        return False
-    if _boto_code(error):
-        return status_of(error) >= 500 or _boto_code(error) in ("SlowDown", "RequestTimeout", "RequestTimeTooSkewed")
-    if isinstance(error, OSError):
-        return not (_PERMANENT.search(_code(error)) or _OUT_OF_BOUNDS in str(error))
-    return type(error).__module__.startswith(("botocore", "urllib3")) and "Credentials" not in type(error).__name__
+        pass
 
 
 @contextlib.contextmanager
-def told(uri: str) -> Iterator[None]:
-    """Turns what a storage library raises into a StorageError with a sentence for a person.
+def translate_errors(uri: str) -> Iterator[None]:
+    """Turns what a storage library raises into a StorageError whose message is for the user.
+
+    The new error also pickles, which botocore's do not (they hold locks): Ray sends errors between processes.
 
     Raises:
-      StorageError: instead of any of them.
+      NotFoundError: there is no such file, or it is a folder.
+      StorageError: any other failure of storage.
     """
     try:
         yield
     except StorageError:
         raise
-    except FileNotFoundError:
-        raise _missing(uri) from None
-    except (IsADirectoryError, NotADirectoryError):
-        raise NotFoundError(f"{uri} is not a file") from None
     except Exception as error:
-        if status_of(error) == 404 and not _NO_BUCKET.search(_boto_code(error)):
-            raise _missing(uri) from None
-        if not (isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "boto3", "urllib3"))):
+        kind = classify(error)
+        if kind is ErrorKind.UNRELATED:
             raise
-        raise StorageError(error_message(uri, error)) from None
-
-
-# pyarrow reports S3 failures as OSError; these words of the AWS SDK mark what no repetition mends.
-_PERMANENT = re.compile(
-    r"ACCESS_DENIED|NO_SUCH_BUCKET|NO_SUCH_KEY|RESOURCE_NOT_FOUND|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH"
-    r"|INVALID_SIGNATURE|MISSING_AUTHENTICATION_TOKEN|UNRECOGNIZED_CLIENT|EXPIRED_TOKEN|40[0134]"
-)
-_OUT_OF_BOUNDS = "out of bounds"
-_FORBIDDEN = re.compile(r"ACCESS_DENIED|AccessDenied|403|Forbidden|SIGNATURE|Signature|INVALID_ACCESS|InvalidAccessKey")
-_NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|NoSuchBucket")
-_SDK_CODE = re.compile(r"AWS Error (\w+(?: \(HTTP status \d+\))?)")
-
-
-def _code(error: BaseException) -> str:
-    """What the server calls the failure: not the message around it, where an object may be named 403.jpg."""
-    found = _SDK_CODE.search(str(error)) if isinstance(error, OSError) else None
-    return found[1] if found else _boto_code(error)
-
-
-def error_message(uri: str, error: BaseException) -> str:
-    """The failure as a sentence."""
-    code = _code(error)
-    if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
-        return f"{uri}: no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-    if _NO_BUCKET.search(code):
-        return _no_bucket(uri)
-    if _FORBIDDEN.search(code):
-        return f"{uri}: access denied by {_server()}: check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE) and rights"
-    if uri.startswith("s3://"):
-        return f"{uri}: {_server()} did not do it: {_first_line(error)}"
-    return f"{uri}: {_first_line(error)}"
-
-
-def _missing(uri: str) -> StorageError:
-    if uri.startswith("s3://") and not _has_bucket(_bucket(uri)):
-        return StorageError(_no_bucket(uri))
-    return NotFoundError(f"{uri} does not exist")
-
-
-def _no_bucket(uri: str) -> str:
-    return f"{uri}: there is no bucket {_bucket(uri)!r} at {_server()}: check the name, or create it"
-
-
-def _bucket(uri: str) -> str:
-    return uri.removeprefix("s3://").partition("/")[0]
+        if kind is ErrorKind.MISSING and uri.startswith("s3://") and not _has_bucket(bucket_of(uri)):
+            kind = ErrorKind.NO_BUCKET  # a missing key and a missing bucket get the same answer to a HEAD request
+        error_class = NotFoundError if kind in (ErrorKind.MISSING, ErrorKind.NOT_A_FILE) else StorageError
+        raise error_class(error_message(uri, kind, error)) from None
 
 
 def _has_bucket(bucket: str) -> bool:
-    """False only where the server says so."""
+    """False only if the server says so: without an answer or permission, the bucket is assumed to exist."""
     try:
         s3_client().head_bucket(Bucket=bucket)
     except Exception as error:
-        return status_of(error) != 404
+        return server_answer(error)[1] != 404
     return True
 
 
-def _server() -> str:
-    return StorageSettings.from_environment().endpoint or "AWS S3"
+class _RetryingHandler(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
+    """pyarrow's S3 filesystem with retries and translated errors; it pickles as its settings.
 
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
-def _boto_code(error: BaseException) -> str:
-    response = getattr(error, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
-
-
-def status_of(error: BaseException) -> int:
-    """The HTTP status that a botocore error carries, 0 for none."""
-    response = getattr(error, "response", None)
-    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) if isinstance(response, dict) else 0
-
-
-class _Retrying(pyarrow.fs.FileSystemHandler):
-    """A pyarrow S3 filesystem whose operations are repeated, and which pickles as its settings."""
+    The methods are those of `pyarrow.fs.FileSystemHandler`; paths are `bucket/key`.
+    """
 
     def __init__(self, settings: StorageSettings) -> None:
         self.settings = settings
@@ -301,69 +287,57 @@ class _Retrying(pyarrow.fs.FileSystemHandler):
             **options,
         )
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.settings,)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Retrying) and self.settings == other.settings
+        return isinstance(other, _RetryingHandler) and self.settings == other.settings
 
     def __hash__(self) -> int:
         return hash(self.settings)
 
-    def _try(self, path: str, operation: Callable[[], Any]) -> Any:
-        # A sentence pickles; botocore's errors, which hold locks, do not, and Ray ships errors between processes.
-        with told(f"s3://{path}"):
+    def _retry(self, path: str, operation: Callable[[], T]) -> T:
+        with translate_errors(f"s3://{path}"):
             return with_retries(operation, self.settings)
 
     def get_type_name(self) -> str:
-        """Says what it is: URIs of checkpoints are rebuilt from it."""
-        return "s3"
+        return "s3"  # Ray builds the URIs of checkpoints from it
 
     def normalize_path(self, path: str) -> str:
-        """S3 paths are what they are."""
         return path
 
-    def get_file_info(self, paths: list[str]) -> list:
-        """As pyarrow."""
-        return self._try(paths[0] if paths else "", lambda: self._inner.get_file_info(paths))
+    def get_file_info(self, paths: list[str]) -> list[pyarrow.fs.FileInfo]:
+        return self._retry(paths[0] if paths else "", lambda: self._inner.get_file_info(paths))
 
-    def get_file_info_selector(self, selector: pyarrow.fs.FileSelector) -> list:
-        """As pyarrow."""
-        return self._try(selector.base_dir, lambda: self._inner.get_file_info(selector))
+    def get_file_info_selector(self, selector: pyarrow.fs.FileSelector) -> list[pyarrow.fs.FileInfo]:
+        return self._retry(selector.base_dir, lambda: self._inner.get_file_info(selector))
 
     def create_dir(self, path: str, recursive: bool) -> None:
-        """Folders do not exist in a bucket."""
+        """Does nothing: a bucket has no folders."""
 
     def delete_dir(self, path: str) -> None:
-        """As pyarrow."""
-        self._try(path, lambda: self._inner.delete_dir(path))
+        self._retry(path, lambda: self._inner.delete_dir(path))
 
     def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
-        """As pyarrow."""
-        self._try(path, lambda: self._inner.delete_dir_contents(path, missing_dir_ok=missing_dir_ok))
+        self._retry(path, lambda: self._inner.delete_dir_contents(path, missing_dir_ok=missing_dir_ok))
 
     def delete_root_dir_contents(self) -> None:
-        """Refused: it would empty every bucket."""
-        raise StorageError("deleting every bucket is refused")
+        raise StorageError("deleting the content of all buckets is not allowed")
 
     def delete_file(self, path: str) -> None:
-        """As pyarrow."""
-        self._try(path, lambda: self._inner.delete_file(path))
+        self._retry(path, lambda: self._inner.delete_file(path))
 
     def move(self, src: str, dest: str) -> None:
-        """As pyarrow."""
-        self._try(src, lambda: self._inner.move(src, dest))
+        self._retry(src, lambda: self._inner.move(src, dest))
 
     def copy_file(self, src: str, dest: str) -> None:
-        """As pyarrow."""
-        self._try(src, lambda: self._inner.copy_file(src, dest))
+        self._retry(src, lambda: self._inner.copy_file(src, dest))
 
     def open_input_stream(self, path: str) -> pyarrow.NativeFile:
-        """As pyarrow, every read repeated on its own."""
         return self.open_input_file(path)
 
     def open_input_file(self, path: str) -> pyarrow.NativeFile:
-        """As pyarrow, every read repeated on its own."""
+        """A file whose reads are retried one by one: pyarrow's own would fail as a whole on the first reset."""
         (info,) = self.get_file_info([path])
         if info.type != pyarrow.fs.FileType.File:
             raise FileNotFoundError(f"s3://{path}")
@@ -371,9 +345,8 @@ class _Retrying(pyarrow.fs.FileSystemHandler):
         return pyarrow.PythonFile(file, mode="r")
 
     def open_output_stream(self, path: str, metadata: Any) -> pyarrow.NativeFile:
-        """As pyarrow; the object appears when the stream is closed."""
-        return pyarrow.PythonFile(_Upload(path, self.settings), mode="w")
+        """A file that is uploaded when it is closed, so that the upload can be retried as a whole."""
+        return pyarrow.PythonFile(_UploadOnClose(path, self.settings), mode="w")
 
     def open_append_stream(self, path: str, metadata: Any) -> pyarrow.NativeFile:
-        """Refused: objects cannot be appended to."""
-        raise StorageError(f"s3://{path}: objects cannot be appended to")
+        raise StorageError(f"s3://{path}: S3 objects cannot be appended to")

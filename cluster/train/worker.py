@@ -23,7 +23,7 @@ from cluster.data.ingest import dataset_names, evaluation_rows, training_sampler
 from cluster.data.shards import Manifest, read_manifest
 from cluster.data.tf_input import TfInput
 from cluster.storage.checkpoints import StoredCheckpoint, fetch_checkpoint, latest_valid, step_folder, verify
-from cluster.storage.location import abort_uploads, open_uri
+from cluster.storage.location import open_uri
 from cluster.train.rank_zero import RankZeroOutputs
 from cluster.train.strategy import make_strategy, sum_over_workers
 from textscanner import checkpoint
@@ -113,7 +113,7 @@ def _initialize(state: TrainingState, settings: WorkerSettings, rank: int) -> Ch
 
 def _newest_checkpoint(settings: WorkerSettings) -> tuple[StoredCheckpoint, str] | None:
     """The newest checkpoint whose files match their hashes, and the local folder that it was fetched into."""
-    abort_uploads(open_uri(settings.run_root))  # left by an attempt that was killed
+    open_uri(settings.run_root).abort_uploads()  # left by an attempt that was killed
     newest, damaged = latest_valid(settings.run_root)
     for reason in damaged:
         _send_message(settings, f"skipped a damaged checkpoint: {reason}")

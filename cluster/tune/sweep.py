@@ -295,7 +295,7 @@ def _tuner(sweep: Sweep, spec: RunSpec, max_concurrent: int) -> tune.Tuner:
     settings = TrialSettings(spec.to_dict(), sweep.space, layout.trials, sweep.stall_s)
     trainable = tune.with_resources(tune.with_parameters(run_trial, settings=settings), {"CPU": TRIAL_CPUS})
     state = open_uri(layout.tune)
-    filesystem = state.filesystem_of_whole_files()
+    filesystem = state.atomic_filesystem()
     param_space = _tune_domains(sweep.space) if sweep.search == "random" else {}  # Optuna's searcher has its own
     if has_tune_state(state, sweep.search):
         return tune.Tuner.restore(

@@ -137,7 +137,7 @@ def test_tpe_starts_from_the_trials_of_an_earlier_sweep(tmp_path):
 
 
 def test_tunes_state_files_on_a_disk_are_replaced_atomically(tmp_path):
-    files = pickle.loads(pickle.dumps(open_uri(str(tmp_path)).filesystem_of_whole_files()))
+    files = pickle.loads(pickle.dumps(open_uri(str(tmp_path)).atomic_filesystem()))
     state = tmp_path / "trial" / "state.json"
     files.create_dir(str(state.parent))
     for before, content in ((None, b"old"), (b"old", b"new")):

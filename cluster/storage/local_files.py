@@ -1,0 +1,98 @@
+"""Atomic writes, exact range reads and directory walks on a local disk."""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import fsspec.implementations.local
+import pyarrow.fs
+
+from cluster.errors import StorageError
+
+
+def read_range(path: pathlib.Path, start: int, stop: int | None) -> bytes:
+    """Bytes `start:stop` of a file; to its end if `stop` is None.
+
+    Raises:
+      StorageError: the file ends before `stop`.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        data = file.read() if stop is None else file.read(stop - start)
+    if stop is not None and len(data) != stop - start:
+        raise StorageError(f"{path} ends at byte {start + len(data)}, but bytes {start}-{stop} were requested")
+    return data
+
+
+def write_atomically(
+    target: pathlib.Path, data: bytes, publish: Callable[[pathlib.Path, pathlib.Path], Any] = os.replace
+) -> None:
+    """Writes a temporary file beside the target, then publishes it under the target's name.
+
+    Args:
+      target: the file to write; missing parent folders are created.
+      publish: `os.replace` overwrites an existing target, `os.link` raises FileExistsError for it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial_path(target)
+    try:
+        partial.write_bytes(data)
+        publish(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_if_absent(target: pathlib.Path, data: bytes) -> bool:
+    """Writes a file if it does not exist, atomically among concurrent writers; returns whether it was written."""
+    try:
+        # Unlike open("x"), a hard link never shows a half-written file.
+        write_atomically(target, data, publish=os.link)
+    except FileExistsError:
+        return False
+    return True
+
+
+def walk_files(folder: pathlib.Path, prefix: str = "") -> Iterator[str]:
+    """The paths of all files below a folder, relative to it and sorted within each folder."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from walk_files(folder / entry.name, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name
+
+
+class AtomicFileSystem(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
+    """A local pyarrow filesystem whose files appear when their streams are closed."""
+
+    def __init__(self) -> None:
+        super().__init__(fsspec.implementations.local.LocalFileSystem(auto_mkdir=True))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
+    def open_output_stream(self, path: str, metadata: Any) -> pyarrow.NativeFile:
+        return pyarrow.PythonFile(_AtomicWriter(pathlib.Path(path)), mode="w")
+
+
+class _AtomicWriter(io.BufferedWriter):
+    def __init__(self, target: pathlib.Path) -> None:
+        self._target, self._partial = target, _partial_path(target)
+        super().__init__(io.FileIO(self._partial, "x"))
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        try:
+            super().close()
+            self._partial.replace(self._target)
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+
+def _partial_path(target: pathlib.Path) -> pathlib.Path:
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
