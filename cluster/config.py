@@ -79,7 +79,8 @@ class RuntimeConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-compatible dict that `from_dict` reads."""
-        return _ADAPTER.dump_python(self, mode="json")
+        values: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return values
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> RuntimeConfig:

@@ -1,4 +1,4 @@
-"""One place that decides what is said: quiet by default, in the driver and in every worker."""
+"""Quiet logging by default, in the driver and in every worker."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ _QUIET_ENVIRONMENT = {
     "GLOG_minloglevel": "3",
     "RAY_DEDUP_LOGS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's old output can be switched off, the new one not
+    "RAY_AIR_NEW_OUTPUT": "0",  # of Tune's two output formats, only the old one can be switched off
 }
 
 
 def quiet() -> None:
-    """Keeps TensorFlow, gRPC and Ray from talking. Must run before they are imported; their log files stay complete.
+    """Silences TensorFlow, gRPC and Ray on the terminal; their log files stay complete.
 
-    A value that is set in the environment already is left alone, so that a person can turn the chatter on.
+    Must run before they are imported. Variables that are already set keep their values, so that a user can turn the
+    output on.
     """
     for name, value in _QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -30,16 +31,16 @@ def quiet() -> None:
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow with stderr closed: a few of its start-up lines obey no setting."""
+    """Imports TensorFlow with stderr redirected to /dev/null: some of its start-up lines ignore every log setting."""
     if "tensorflow" in sys.modules:
         return
     sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    stderr_copy = os.dup(2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(devnull, 2)
         import tensorflow  # noqa: F401
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr_copy, 2)
+        os.close(stderr_copy)
+        os.close(devnull)

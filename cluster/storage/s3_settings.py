@@ -1,4 +1,4 @@
-"""How a bucket is reached: settings from the environment, none of them a secret."""
+"""Settings of the S3 client, from environment variables. None of them is a secret."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-# Settings that are no secrets, handed to the workers of a cluster that was started elsewhere.
+from textscanner.errors import UserError
+
+# Variables that are set on the workers of a remote cluster too. No credentials: nodes have their own.
 PASSED_ON = (
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
@@ -25,24 +27,32 @@ PASSED_ON = (
 )
 
 
+Addressing = Literal["auto", "path", "virtual"]
+Checksums = Literal["when_supported", "when_required"]
+
+
 @dataclasses.dataclass(frozen=True)
 class StorageSettings:
-    """How a bucket is reached.
+    """How to reach a bucket.
 
     Attributes:
-      endpoint: URL of a server that speaks S3; None for AWS.
-      region: None for the chain's own.
-      addressing: `path` puts the bucket into the path, `virtual` into the host name; `auto` is path with an endpoint.
+      endpoint: URL of an S3-compatible server; None for AWS.
+      region: None for the default of the AWS configuration.
+      addressing: `path` puts the bucket into the URL's path, `virtual` into its host name; `auto` uses path-style
+        with an endpoint.
       checksums: `when_required` for servers that refuse checksum trailers.
-      connect_timeout_s, request_timeout_s: of one attempt.
-      deadline_s: over all attempts of one operation.
-      anonymous: no credentials: public buckets.
+      connect_timeout_s, request_timeout_s: timeouts of one attempt, in seconds.
+      deadline_s: time limit for all attempts of one operation, in seconds.
+      anonymous: sends no credentials, for public buckets.
+
+    Raises:
+      UserError: a value breaks a rule; the message names its environment variable.
     """
 
     endpoint: str | None = None
     region: str | None = None
-    addressing: Literal["auto", "path", "virtual"] = "auto"
-    checksums: Literal["when_supported", "when_required"] = "when_supported"
+    addressing: Addressing = "auto"
+    checksums: Checksums = "when_supported"
     connect_timeout_s: float = 5.0
     request_timeout_s: float = 30.0
     deadline_s: float = 120.0
@@ -50,25 +60,25 @@ class StorageSettings:
 
     def __post_init__(self) -> None:
         if self.endpoint and not re.match(r"https?://", self.endpoint):
-            raise ValueError(f"AWS_ENDPOINT_URL_S3 is {self.endpoint!r}: must start with http:// or https://")
-        if self.addressing not in ("auto", "path", "virtual"):
-            raise ValueError(f"TEXTSCANNER_S3_ADDRESSING is {self.addressing!r}: must be auto, path or virtual")
-        if self.checksums not in ("when_supported", "when_required"):
-            raise ValueError(
-                f"AWS_REQUEST_CHECKSUM_CALCULATION is {self.checksums!r}: must be when_supported or when_required"
-            )
+            raise UserError(f"AWS_ENDPOINT_URL_S3 is {self.endpoint!r}: must start with http:// or https://")
+        for variable, value, choices in (
+            ("TEXTSCANNER_S3_ADDRESSING", self.addressing, get_args(Addressing)),
+            ("AWS_REQUEST_CHECKSUM_CALCULATION", self.checksums, get_args(Checksums)),
+        ):
+            if value not in choices:
+                raise UserError(f"{variable} is {value!r}: must be one of {', '.join(choices)}")
         for name in ("connect_timeout_s", "request_timeout_s", "deadline_s"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"TEXTSCANNER_S3_{name.upper()} is {getattr(self, name)}: must be positive")
+                raise UserError(f"TEXTSCANNER_S3_{name.upper()} is {getattr(self, name)}: must be positive")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> StorageSettings:
-        """The settings of AWS' own variables, and of TEXTSCANNER_S3_* for what AWS has no variable for.
+        """Settings from AWS' standard variables, and from TEXTSCANNER_S3_* where AWS has none.
 
         Raises:
-          ValueError: a variable's value breaks a rule.
+          UserError: a variable's value breaks a rule.
         """
-        found: dict[str, Any] = {
+        values: dict[str, Any] = {
             "endpoint": environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL"),
             "region": environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
             "checksums": environment.get("AWS_REQUEST_CHECKSUM_CALCULATION", cls.checksums).lower(),
@@ -78,17 +88,17 @@ class StorageSettings:
         for name in ("connect_timeout_s", "request_timeout_s", "deadline_s"):
             text = environment.get(f"TEXTSCANNER_S3_{name.upper()}")
             if text is not None:
-                found[name] = _seconds(f"TEXTSCANNER_S3_{name.upper()}", text)
-        return cls(**found)
+                values[name] = _seconds(f"TEXTSCANNER_S3_{name.upper()}", text)
+        return cls(**values)
 
 
 def _seconds(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"{name} is {text!r}: must be a number of seconds") from None
+        raise UserError(f"{name} is {text!r}: must be a number of seconds") from None
 
 
 def passed_on() -> dict[str, str]:
-    """The environment variables that workers of a remote cluster need; none is a secret."""
+    """The variables of `PASSED_ON` that are set in this process, with their values."""
     return {name: os.environ[name] for name in PASSED_ON if name in os.environ}

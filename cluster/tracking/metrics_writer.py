@@ -1,8 +1,8 @@
-"""What a run writes down as it goes: metrics.jsonl, TensorBoard, pictures and a report, in the run's folder.
+"""Writes a run's metrics.jsonl, TensorBoard events, images and report into the run's folder. Rank 0 only.
 
-Rank 0 only. On resuming, lines past the restored step are dropped: the run takes those steps again. Objects cannot be
-appended to: with a bucket the files are written to a scratch folder and what has changed is copied by `mirror`, which
-may run beside the training.
+On resuming, the lines after the restored step are dropped, because the run repeats those steps. Objects in a bucket
+cannot be appended to: for a run in a bucket, the files are written to a local scratch folder, and `mirror` uploads the
+changed ones. It may run in another thread than the training.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pathlib
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -23,81 +24,88 @@ from textscanner.evaluation.visualization import encode_png
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
+IMAGES_NAME = "pictures"
 REPORT_NAME = "report.png"
 
 
 class MetricsWriter:
-    """Scalars and pictures of a run, from step `start_step` on."""
+    """Metrics and images of a run.
+
+    Args:
+      run_root: URI of the run's folder.
+      start_step: step that the run resumes from; 0 discards existing metrics.
+      tracker: receives the scalars too.
+    """
 
     def __init__(self, run_root: str, start_step: int, tracker: SafeTracker | None = None) -> None:
         self._tracker = tracker
         self._remote = open_uri(run_root)
-        local = self._remote.is_local
-        self._folder = pathlib.Path(self._remote.path if local else tempfile.mkdtemp(prefix="journal-"))
-        self._mirrored = not local
-        self._mirroring = threading.Lock()
-        self._copied: dict[pathlib.Path, int] = {}  # bytes; files only grow, or are written once
+        self._is_local = self._remote.is_local
+        self._folder = pathlib.Path(self._remote.path if self._is_local else tempfile.mkdtemp(prefix="metrics-"))
+        self._mirror_lock = threading.Lock()
+        # By the size at its last upload: each file either grows or is written once.
+        self._uploaded_bytes: dict[pathlib.Path, int] = {}
         self._folder.mkdir(parents=True, exist_ok=True)
         self._metrics = self._folder / METRICS_NAME
-        self._metrics.write_text("".join(f"{line}\n" for line in self._earlier(start_step)))
-        self._writer = tf.summary.create_file_writer(str(self._folder / TENSORBOARD_NAME))
-        self._begin_s = time.time()
+        self._metrics.write_text("".join(f"{line}\n" for line in self._lines_until(start_step)))
+        self._summary_writer = tf.summary.create_file_writer(str(self._folder / TENSORBOARD_NAME))
+        self._start_s = time.time()
 
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        """A line in metrics.jsonl, and a point per value in TensorBoard and in the tracker."""
-        line = {"step": step, "time_s": round(time.time() - self._begin_s, 1), **values}
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds a line to metrics.jsonl, and a point per value to TensorBoard and the tracker."""
+        line = {"step": step, "time_s": round(time.time() - self._start_s, 1), **values}
         with self._metrics.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        with self._writer.as_default(step):
+        with self._summary_writer.as_default(step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
         if self._tracker:
             self._tracker.scalars(step, values)
 
-    def picture(self, step: int, image: np.ndarray) -> None:
-        """An RGB picture, uint8 [H, W, 3], in TensorBoard and as pictures/step_*.png."""
-        with self._writer.as_default(step):
+    def image(self, step: int, image: np.ndarray) -> None:
+        """Adds an RGB image, uint8 [H, W, 3], to TensorBoard and as a PNG file."""
+        with self._summary_writer.as_default(step):
             tf.summary.image("validation words", image[None])
-        path = self._folder / "pictures" / f"step_{step:08d}.png"
+        path = self._folder / IMAGES_NAME / f"step_{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(encode_png(image))
 
     def report(self, words: np.ndarray, title: str) -> None:
-        """report.png: the curves so far above a sheet of readings, uint8 [H, W, 3]."""
+        """Writes report.png: the training curves above `words`, an RGB image of validation words, uint8 [H, W, 3]."""
         draw_report(self._metrics.read_text(), words, title, self._folder / REPORT_NAME)
 
     def flush(self) -> None:
-        """Everything so far is in the files when this returns."""
-        self._writer.flush()
+        """Writes buffered TensorBoard events to their file."""
+        self._summary_writer.flush()
 
     def mirror(self) -> None:
-        """Copies the files that have changed into the run's folder in a bucket; safe to call from another thread.
+        """Uploads the files that have changed, if the run is in a bucket. Thread-safe.
 
         Raises:
           StorageError: storage refuses or does not answer.
         """
-        if not self._mirrored:
+        if self._is_local:
             return
-        with self._mirroring:
-            for path in sorted(p for p in self._folder.rglob("*") if p.is_file()):
+        with self._mirror_lock:
+            for path in sorted(path for path in self._folder.rglob("*") if path.is_file()):
                 data = path.read_bytes()
                 if path == self._metrics:
                     data = data[: data.rfind(b"\n") + 1]  # the last line may be half written
-                if self._copied.get(path) != len(data):
+                if self._uploaded_bytes.get(path) != len(data):
                     self._remote.join(path.relative_to(self._folder).as_posix()).write_bytes(data)
-                    self._copied[path] = len(data)
+                    self._uploaded_bytes[path] = len(data)
 
     def close(self) -> None:
-        """Flushes, mirrors and ends."""
+        """Flushes, mirrors and closes the writer and the tracker."""
         self.flush()
         self.mirror()
-        self._writer.close()
+        self._summary_writer.close()
         if self._tracker:
             self._tracker.close()
 
-    def _earlier(self, start_step: int) -> list[str]:
-        location = self._remote.join(METRICS_NAME)
-        if start_step == 0 or not location.exists():
+    def _lines_until(self, step: int) -> list[str]:
+        metrics = self._remote.join(METRICS_NAME)
+        if step == 0 or not metrics.exists():
             return []
-        lines = location.read_bytes().decode().splitlines()
-        return [line for line in lines if json.loads(line)["step"] <= start_step]
+        lines = metrics.read_bytes().decode().splitlines()
+        return [line for line in lines if json.loads(line)["step"] <= step]

@@ -1,7 +1,8 @@
-"""A run's figures at Ray's Prometheus endpoint: step, loss, speed, waiting, checkpoints, restarts.
+"""Exports a run's metrics through Ray's Prometheus endpoint: step, loss, throughput, validation, checkpoints, restarts.
 
-Ray exports what its processes set on every node's metrics port (`ray metrics launch-prometheus`, or KubeRay's
-PodMonitor); `cluster/deploy/grafana/training.json` draws them. Rank 0 sets them; each carries the run's name.
+Ray serves them on the metrics port of every node (scraped by `ray metrics launch-prometheus` or KubeRay's PodMonitor)
+with the prefix `ray_`; `cluster/deploy/grafana/training.json` is a dashboard for them. Only rank 0 sets them. The tag
+`run` is the run's name.
 """
 
 from __future__ import annotations
@@ -12,42 +13,60 @@ from ray.util.metrics import Counter, Gauge
 
 from textscanner.config import BEST_METRIC
 
-# name: (what `training_loop` calls it, what it is)
-STEP_GAUGES = {
-    "textscanner_loss": ("loss", "Mean loss since the last log"),
-    "textscanner_images_per_second": ("images_per_s", "Images trained on per second, over all workers"),
-    "textscanner_data_wait_fraction": (
-        "data_wait_fraction",
-        "Share of the time that a step waited for its batch, 0 to 1",
-    ),
-    "textscanner_gradient_norm": ("gradient_norm", "Global norm of the summed gradient before clipping"),
-}
 TAGS = ("run",)
+STEP = "textscanner_step"
+LOSS = "textscanner_loss"
+IMAGES_PER_SECOND = "textscanner_images_per_second"
+DATA_WAIT_FRACTION = "textscanner_data_wait_fraction"
+GRADIENT_NORM = "textscanner_gradient_norm"
+WORD_ACCURACY = "textscanner_word_accuracy"
+CHECKPOINT_SECONDS = "textscanner_checkpoint_seconds"
+RESTARTS = "textscanner_restarts"
+
+DESCRIPTIONS = {
+    STEP: "Training steps done",
+    LOSS: "Mean training loss since the last log",
+    IMAGES_PER_SECOND: "Training throughput over all workers",
+    DATA_WAIT_FRACTION: "Fraction of the time that steps waited for data, 0 to 1",
+    GRADIENT_NORM: "Global norm of the summed gradient before clipping",
+    WORD_ACCURACY: "Fraction of validation words read correctly, 0 to 1",
+    CHECKPOINT_SECONDS: "Duration of the last checkpoint upload",
+    RESTARTS: "How often the run was resumed from a checkpoint",
+}
+# Which metric of `training_loop` each gauge shows.
+LOOP_METRICS = {
+    LOSS: "loss",
+    IMAGES_PER_SECOND: "images_per_s",
+    DATA_WAIT_FRACTION: "data_wait_fraction",
+    GRADIENT_NORM: "gradient_norm",
+}
 
 
 class RunMetrics:
-    """The gauges of one run."""
+    """The gauges of one run.
+
+    Args:
+      run: the run's name.
+      resumed: whether the run starts from a checkpoint, which counts as a restart.
+    """
 
     def __init__(self, run: str, resumed: bool) -> None:
         self._tags = {"run": run}
-        self._step = Gauge("textscanner_step", "Steps done", TAGS)
-        self._steps = {name: Gauge(name, text, TAGS) for name, (_, text) in STEP_GAUGES.items()}
-        self._accuracy = Gauge("textscanner_word_accuracy", "Share of validation words read right, 0 to 1", TAGS)
-        self._saving = Gauge("textscanner_checkpoint_seconds", "Seconds that the last checkpoint's upload took", TAGS)
-        restarts = Counter("textscanner_restarts", "How often the run went on from a checkpoint", TAGS)
+        self._gauges = {name: Gauge(name, text, TAGS) for name, text in DESCRIPTIONS.items() if name != RESTARTS}
+        restarts = Counter(RESTARTS, DESCRIPTIONS[RESTARTS], TAGS)
         if resumed:
             restarts.inc(1, self._tags)
 
     def progress(self, step: int, metrics: Mapping[str, float]) -> None:
-        """What the loop measured up to a step."""
-        self._step.set(step, self._tags)
-        for name, (key, _) in STEP_GAUGES.items():
-            self._steps[name].set(metrics[key], self._tags)
+        """Sets the step and what `training_loop` measured up to it."""
+        self._gauges[STEP].set(step, self._tags)
+        for name, key in LOOP_METRICS.items():
+            self._gauges[name].set(metrics[key], self._tags)
 
     def validated(self, metrics: Mapping[str, float]) -> None:
-        """What a validation gave."""
-        self._accuracy.set(metrics[BEST_METRIC], self._tags)
+        """Sets the word accuracy over all validation sets."""
+        self._gauges[WORD_ACCURACY].set(metrics[BEST_METRIC], self._tags)
 
     def saved(self, seconds: float) -> None:
-        """How long an upload took."""
-        self._saving.set(seconds, self._tags)
+        """Sets the duration of a checkpoint upload."""
+        self._gauges[CHECKPOINT_SECONDS].set(seconds, self._tags)

@@ -1,9 +1,9 @@
-"""Experiment trackers, off by default: a run's scalars and config go to MLflow or Weights & Biases as well.
+"""Experiment trackers: sends a run's config and scalars to MLflow or Weights & Biases. Off by default.
 
-`--set train.tracker=mlflow` or `wandb`, with the package installed (`pip install 'textscanner[mlflow]'`, `[wandb]`).
-Where to, and with which key, is said in their own environment variables (MLFLOW_TRACKING_URI, WANDB_MODE,
-WANDB_API_KEY, ...), which must be set where the workers run. A run that is resumed goes on in the tracker's same run:
-its id is kept in the run's folder. The journal stays the record; a tracker that does not answer costs no training.
+`train.tracker` is `mlflow` or `wandb`; the package must be installed on the nodes (`pip install 'textscanner[mlflow]'`,
+`[wandb]`). Server and API key come from the tracker's own environment variables (MLFLOW_TRACKING_URI, WANDB_MODE,
+WANDB_API_KEY, ...), which must be set on the workers. A resumed run continues the tracker's run, whose id is stored in
+the run's folder. `metrics.jsonl` remains the authoritative record: a tracker that fails does not stop the training.
 """
 
 from __future__ import annotations
@@ -15,43 +15,44 @@ from typing import Any, Protocol
 from cluster.config import RunSpec
 from cluster.storage.location import open_uri
 from textscanner.config import flatten
+from textscanner.errors import UserError
 
 TRACKER_NAME = "tracker.json"
-# Passed on to the workers of a remote cluster. Keys are not: give those to the nodes.
+# Variables that are set on the workers of a remote cluster too. No keys: nodes have their own.
 PASSED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_ENTITY")
 PROJECT = "textscanner"
+MLFLOW_PARAM_CHARACTERS = 500  # MLflow refuses longer values
 
 
 class Tracker(Protocol):
-    """Where scalars go."""
+    """An open run of an experiment tracker."""
 
     run_id: str
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Values of a step."""
+        """Sends the values of a step."""
 
     def close(self) -> None:
-        """Everything is sent when this returns."""
+        """Sends what is buffered and ends the run."""
 
 
 class MlflowTracker:
-    """A run in MLflow."""
+    """A run in MLflow; `run_id` continues an earlier one."""
 
     def __init__(self, name: str, spec: RunSpec, run_id: str | None) -> None:
         import mlflow
 
         self._mlflow = mlflow
         mlflow.set_experiment(PROJECT)
-        self.run_id = mlflow.start_run(run_id=run_id, run_name=name, log_system_metrics=False).info.run_id
+        self.run_id: str = mlflow.start_run(run_id=run_id, run_name=name, log_system_metrics=False).info.run_id
         if run_id is None:
-            mlflow.log_params({key: str(value)[:500] for key, value in flatten(spec.flat_sections()).items()})
+            params = flatten(spec.flat_sections())
+            mlflow.log_params({key: str(value)[:MLFLOW_PARAM_CHARACTERS] for key, value in params.items()})
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Values of a step."""
         self._mlflow.log_metrics(dict(values), step=step)
 
     def close(self) -> None:
-        """Ends the run."""
         self._mlflow.end_run()
 
 
@@ -69,14 +70,12 @@ class WandbTracker:
             config=spec.flat_sections(),
             settings=wandb.Settings(silent=True, console="off"),
         )
-        self.run_id = self._run.id
+        self.run_id: str = self._run.id
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Values of a step."""
         self._run.log(dict(values), step=step)
 
     def close(self) -> None:
-        """Ends the run."""
         self._run.finish()
 
 
@@ -84,46 +83,55 @@ TRACKERS: dict[str, Callable[[str, RunSpec, str | None], Tracker]] = {"mlflow": 
 
 
 class SafeTracker:
-    """A tracker whose failures cost no training: the first is told, and nothing is sent any more."""
+    """A tracker that is disabled at its first error, so that training continues without it.
 
-    def __init__(self, tracker: Tracker, say: Callable[[str], None]) -> None:
+    Args:
+      tracker: the tracker.
+      report: receives the message about the error, once.
+    """
+
+    def __init__(self, tracker: Tracker, report: Callable[[str], None]) -> None:
         self._tracker: Tracker | None = tracker
-        self._say = say
+        self._report = report
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Values of a step."""
+        """Sends the values of a step."""
         self._try(lambda tracker: tracker.scalars(step, values))
 
     def close(self) -> None:
-        """Everything is sent when this returns."""
+        """Sends what is buffered and ends the run."""
         self._try(lambda tracker: tracker.close())
 
-    def _try(self, act: Callable[[Tracker], None]) -> None:
+    def _try(self, operation: Callable[[Tracker], None]) -> None:
         if self._tracker is None:
             return
         try:
-            act(self._tracker)
-        except Exception as error:  # whatever a tracker raises; the journal has the values
+            operation(self._tracker)
+        except Exception as error:  # trackers raise anything; metrics.jsonl has the values
             self._tracker = None
-            self._say(f"the tracker is given up, training goes on: {error}")
+            self._report(f"the tracker failed and is disabled, training continues: {error}")
 
 
-def open_tracker(run_root: str, spec: RunSpec, say: Callable[[str], None]) -> SafeTracker | None:
-    """The config's tracker, in the run that it had before; None where none is asked for.
+def open_tracker(run_root: str, spec: RunSpec, report: Callable[[str], None]) -> SafeTracker | None:
+    """Opens the config's tracker, continuing the run of an earlier attempt; None if the config has none.
+
+    Args:
+      run_root: URI of the run's folder.
+      report: receives the message of a tracker that fails.
 
     Raises:
-      ValueError: the tracker's package is not installed.
+      UserError: the tracker's package is not installed.
     """
     kind = spec.runtime.train.tracker
     if kind == "none":
         return None
-    place = open_uri(run_root).join(TRACKER_NAME)
-    known: dict[str, Any] = json.loads(place.read_bytes()) if place.exists() else {}
+    ids_file = open_uri(run_root).join(TRACKER_NAME)
+    run_ids: dict[str, Any] = json.loads(ids_file.read_bytes()) if ids_file.exists() else {}
     try:
-        tracker = TRACKERS[kind](run_root.rpartition("/")[2], spec, known.get(kind))
+        tracker = TRACKERS[kind](run_root.rpartition("/")[2], spec, run_ids.get(kind))
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"train.tracker is {kind!r}: {error}; install it on every node: pip install 'textscanner[{kind}]'"
         ) from None
-    place.write_bytes(json.dumps(known | {kind: tracker.run_id}).encode())
-    return SafeTracker(tracker, say)
+    ids_file.write_bytes(json.dumps(run_ids | {kind: tracker.run_id}).encode())
+    return SafeTracker(tracker, report)

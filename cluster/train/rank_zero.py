@@ -73,7 +73,7 @@ class RankZeroOutputs:
         """Draws the predicted maps and the readings of a few validation words."""
         texts, images = _first_words(self._config.data.val, IMAGE_WORDS)
         drawn = validation_picture(reader.maps(images), texts, reader.read(images), self._config.charset)
-        self._writer.picture(step, drawn)
+        self._writer.image(step, drawn)
 
     def save(self, state: TrainingState, meta: CheckpointMeta) -> ray.train.Checkpoint:
         """Writes a checkpoint into a temporary folder of this node, which Ray deletes after the upload."""

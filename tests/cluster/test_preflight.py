@@ -62,7 +62,7 @@ def test_storage_that_may_only_be_read_and_storage_out_of_reach_are_red(ray_sess
     assert not check.ok and "permissions" in check.remedy
     reader, lost = check.finding.split("; lost: ")
     assert reader.startswith("reader: ") and "access denied" in reader
-    assert f"{nowhere} did not do it" in lost and "sound" not in check.finding
+    assert f"request to {nowhere} failed" in lost and "sound" not in check.finding
 
 
 def test_a_folder_that_each_node_has_for_itself_is_red(ray_session, tmp_path):

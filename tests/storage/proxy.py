@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that breaks connections on demand; signatures stay valid through it."""
+"""A TCP proxy on the loopback interface that breaks connections on demand. It does not change the signed requests."""
 
 import asyncio
 import contextlib
@@ -9,18 +9,18 @@ import threading
 
 
 class Proxy:
-    """Forwards to `target` (host, port) from a thread of its own.
+    """Forwards connections to `target` (host, port) in a thread.
 
-    Attributes, to be changed at any time:
-      reset_share: the share of chunks at which both ends get a reset.
-      black_hole: connections are taken and nothing is ever answered.
-      resets: how many connections were reset so far.
+    Attributes (may be changed while it runs):
+      reset_probability: probability, per chunk of data, that both ends get a TCP reset.
+      black_hole: accept connections and never answer.
+      resets: number of connections reset so far.
     """
 
     def __init__(self, target: tuple[str, int], seed: int = 0) -> None:
         self._target = target
         self._random = random.Random(seed)
-        self.reset_share = 0.0
+        self.reset_probability = 0.0
         self.black_hole = False
         self.resets = 0
         self._ready = threading.Event()
@@ -54,20 +54,23 @@ class Proxy:
     async def _serve(self, reader, writer):
         if self.black_hole:
             with contextlib.suppress(OSError):
-                await reader.read()  # until the client gives up
+                await reader.read()  # until the client closes the connection
             writer.close()
             return
         try:
-            there, back = await asyncio.open_connection(*self._target)
+            target_reader, target_writer = await asyncio.open_connection(*self._target)
         except OSError:
             writer.transport.abort()
             return
-        await asyncio.gather(self._pump(reader, back, writer), self._pump(there, writer, back))
+        await asyncio.gather(
+            self._forward(reader, target_writer, writer), self._forward(target_reader, writer, target_writer)
+        )
 
-    async def _pump(self, source, sink, other):
+    async def _forward(self, source, sink, other):
+        """Copies one direction of a connection; `other` is the writer of the opposite direction."""
         with contextlib.suppress(OSError):
             while data := await source.read(1 << 16):
-                if self._random.random() < self.reset_share:
+                if self._random.random() < self.reset_probability:
                     self.resets += 1
                     _reset(sink)
                     _reset(other)
@@ -78,7 +81,7 @@ class Proxy:
 
 
 def _reset(writer):
-    """Ends a connection with RST."""
+    """Ends a connection with RST instead of FIN."""
     raw = writer.transport.get_extra_info("socket")
     if raw is not None:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -15,8 +15,6 @@ from cluster.data.shards import (
     write_manifest,
     write_shard,
 )
-from cluster.storage.location import open_uri
-from cluster.storage.run_layout import RunLayout
 from tests.factories import write_dataset
 from textscanner.data.schema import DATASET_MANIFEST_NAME, WordRecord
 
@@ -79,27 +77,6 @@ def test_a_damaged_shard_and_an_old_manifest_are_named(tmp_path, words):
 def test_quads_must_match_the_text():
     with pytest.raises(ValueError, match="one quad"):
         WordRecord(b"", "abc", np.zeros((2, 4, 2), np.float32), "x")
-
-
-@pytest.mark.parametrize("uri", ["gs://bucket/x", "s3://"])
-def test_uris_that_cannot_be_opened(uri):
-    with pytest.raises(ValueError, match=uri.split(":", maxsplit=1)[0]):
-        open_uri(uri)
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path):
-    place = open_uri(f"file://{tmp_path}").join("a", "file.txt")
-    place.write_bytes(b"old")
-    with pytest.raises(TypeError):
-        place.write_bytes(None)
-    assert place.read_bytes() == b"old"
-    assert [p.name for p in (tmp_path / "a").iterdir()] == ["file.txt"]
-
-
-@pytest.mark.parametrize("name", ["", "a/b", ".hidden"])
-def test_run_names_are_folder_names(name):
-    with pytest.raises(ValueError, match="--name"):
-        RunLayout("runs", name)
 
 
 @pytest.mark.parametrize("damage", [b'{"schema_version": 1', b"\xff\xfe", b"[1]", b"{}"])

@@ -56,11 +56,11 @@ def test_a_tracker_that_fails_costs_no_training():
             raise ConnectionError("no answer")
 
         def close(self):
-            raise AssertionError("it was given up")
+            raise AssertionError("it was disabled")
 
     said: list[str] = []
     tracker = SafeTracker(Broken(), said.append)
     tracker.scalars(1, {})
     tracker.scalars(2, {})
     tracker.close()
-    assert said == ["the tracker is given up, training goes on: no answer"]
+    assert said == ["the tracker failed and is disabled, training continues: no answer"]
