@@ -1,4 +1,4 @@
-"""Checkpoints out of a bucket with nothing but storage: complete ones only, verified, resumed."""
+"""Pulling checkpoints from a bucket without a cluster: complete ones only, verified, interrupted downloads resumed."""
 
 import json
 import os
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.storage
 
 @pytest.fixture
 def run(bucket, learnt, tmp_path):
-    """A run with checkpoints at steps 10 (best), 20, 30, and one whose upload broke off."""
+    """A run with checkpoints at steps 10 (best), 20 and 30, and one at 40 whose upload was interrupted."""
     for step, accuracy in ((10, 0.9), (20, 0.5), (30, 0.7)):
         folder = tmp_path / "local" / str(step)
         shutil.copytree(learnt.checkpoint, folder)
@@ -39,9 +39,9 @@ def run(bucket, learnt, tmp_path):
         state |= {"step": step, "metrics": {BEST_METRIC: accuracy}}
         (folder / STATE_NAME).write_text(json.dumps(state))
         upload(folder, f"{bucket}/run/step_{step:08d}")
-    broken = open_uri(f"{bucket}/run/step_00000040")
-    broken.join(STATE_NAME).write_bytes(b"{}")
-    broken.join(WEIGHTS_NAME).write_bytes(b"half")
+    incomplete = open_uri(f"{bucket}/run/step_00000040")
+    incomplete.join(STATE_NAME).write_bytes(b"{}")
+    incomplete.join(WEIGHTS_NAME).write_bytes(b"half")
     return f"{bucket}/run"
 
 
@@ -60,50 +60,50 @@ def test_only_complete_checkpoints_are_listed_and_the_best_is_pulled(run, learnt
     assert textscanner.load(fetch_checkpoint(run)).read([image]) == learnt.readings[:1]
 
 
-def test_the_best_and_the_last_are_kept(run):
-    """Steps 10, 20, 30 with 0.9, 0.5, 0.7; 40 is not complete and not touched."""
+def test_retention_keeps_the_best_and_the_last(run):
+    """Steps 10, 20, 30 have accuracy 0.9, 0.5, 0.7; the incomplete 40 is not deleted: its upload may be in progress."""
     assert prune(run, BEST_METRIC, 2) == [20]
     assert prune(run, BEST_METRIC, 1) == []  # 10 is the best, 30 the last
     assert [c.step for c in list_checkpoints(run)] == [10, 30]
     assert open_uri(f"{run}/step_00000040").names()
 
 
-def test_the_newest_whole_checkpoint_is_gone_on_from(run):
-    place = open_uri(f"{run}/step_00000030").join(TRAINING_NAME)
-    place.write_bytes(bytes(100) + place.read_bytes()[100:])
+def test_resuming_skips_a_damaged_checkpoint(run):
+    location = open_uri(f"{run}/step_00000030").join(TRAINING_NAME)
+    location.write_bytes(bytes(100) + location.read_bytes()[100:])
     (checkpoint, folder), damaged = latest_valid(run)
     assert len(damaged) == 1 and "step_00000030" in damaged[0]
     assert checkpoint.step == 20 and json.loads((pathlib.Path(folder) / STATE_NAME).read_text())["step"] == 20
     assert latest_valid(f"{run}/nothing") == (None, [])
 
 
-def test_a_broken_download_goes_on_and_a_half_folder_never_shows(run, tmp_path):
+def test_an_interrupted_download_resumes_and_an_incomplete_folder_stays_hidden(run, tmp_path):
     (best, *_) = list_checkpoints(run)
     target, partial = tmp_path / "best", tmp_path / ".best.partial"
     weights = next(file for file in best.files if file.name == WEIGHTS_NAME)
     whole = open_uri(best.uri).join(WEIGHTS_NAME).read_bytes()
-    # The first half came over, and the object then changes: the rest does not fit.
+    # The first half was downloaded, then the object changed: the hash differs.
     partial.mkdir()
     (partial / WEIGHTS_NAME).write_bytes(whole[: len(whole) // 2])
     open_uri(best.uri).join(WEIGHTS_NAME).write_bytes(bytes(len(whole)))
-    with pytest.raises(ValueError, match=r"weights\.safetensors: not the manifest's SHA-256"):
+    with pytest.raises(ValueError, match=r"weights\.safetensors does not have the SHA-256 of the manifest"):
         pull(best, target, quiet=True)
     assert not target.exists()
-    # What came over is used: with the right half on disk and the right rest in storage it is whole.
+    # The downloaded half is reused: only the second half of the object in storage is correct.
     (partial / WEIGHTS_NAME).write_bytes(whole[: len(whole) // 2])
     open_uri(best.uri).join(WEIGHTS_NAME).write_bytes(bytes(len(whole) // 2) + whole[len(whole) // 2 :])
     pull(best, target, quiet=True)
     assert (target / WEIGHTS_NAME).stat().st_size == weights.num_bytes and not partial.exists()
     assert pull(best, target, quiet=True) == target  # there already
     (target / TRAINING_NAME).write_bytes(b"other")
-    with pytest.raises(ValueError, match="give another --to"):
+    with pytest.raises(ValueError, match="choose another folder"):
         pull(best, target, quiet=True)
 
 
-def test_mistakes_are_sentences(run, bucket, tmp_path, capsys):
+def test_user_errors_name_what_there_is(run, bucket, tmp_path, capsys):
     to = ["--to", str(tmp_path / "to")]
     assert pull_job([f"{bucket}/nowhere", *to]) == 2
-    assert "holds no complete checkpoint; there is nothing" in capsys.readouterr().err
+    assert "holds no complete checkpoint; it holds nothing" in capsys.readouterr().err
     assert pull_job(["s3://no-such-bucket/run", *to]) in (1, 2)
     assert "no-such-bucket" in capsys.readouterr().err
     assert pull_job([run, "--metric", "val/nothing", *to]) == 2
@@ -114,18 +114,18 @@ def test_mistakes_are_sentences(run, bucket, tmp_path, capsys):
     assert "--to is missing" in capsys.readouterr().err
 
 
-def test_an_upload_replaces_what_an_earlier_try_left(run, learnt):
+def test_an_upload_replaces_an_interrupted_one(run, learnt):
     uri = f"{run}/step_00000040"
-    place = open_uri(uri)
-    place.join("left-over").write_bytes(b"x")
+    location = open_uri(uri)
+    location.join("left-over").write_bytes(b"x")
     upload(learnt.checkpoint, uri)
-    assert {name for name, _ in place.names()} == {p.name for p in pathlib.Path(learnt.checkpoint).iterdir()} | {
+    assert {name for name, _ in location.names()} == {p.name for p in pathlib.Path(learnt.checkpoint).iterdir()} | {
         CHECKPOINT_MANIFEST_NAME
     }
     assert [c.uri for c in list_checkpoints(run)][-1] == uri
 
 
-def test_the_object_store_command_starts_tells_and_stops(tmp_path):
+def test_the_object_store_command_starts_reports_and_stops(tmp_path):
     def job(verb):
         command = [sys.executable, "-m", "jobs.objectstore", verb, "--folder", str(tmp_path / "store")]
         return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
@@ -139,17 +139,17 @@ def test_the_object_store_command_starts_tells_and_stops(tmp_path):
         assert exports["AWS_ENDPOINT_URL_S3"].startswith("http://127.0.0.1:")
         assert job("start").stdout == started.stdout
         assert stat.S_IMODE((tmp_path / "store" / "server.json").stat().st_mode) == 0o600
-        write = "from cluster.storage.location import open_uri; open_uri('s3://words/x').write_bytes(b'kept')"
+        write = "from cluster.storage.location import open_uri; open_uri('s3://words/x').write_bytes(b'content')"
         subprocess.run([sys.executable, "-c", write], check=True, env=os.environ | exports)
         assert job("status").returncode == 0
         assert job("stop").returncode == 0 and job("status").returncode == 1
-        again = job("start")
-        assert again.returncode == 0
-        exports = dict(re.findall(r"export (\w+)=(\S+)", again.stdout))
+        restarted = job("start")
+        assert restarted.returncode == 0
+        exports = dict(re.findall(r"export (\w+)=(\S+)", restarted.stdout))
         read = "from cluster.storage.location import open_uri; print(open_uri('s3://words/x').read_bytes().decode())"
-        told = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-c", read], check=True, env=os.environ | exports, capture_output=True, text=True
         )
-        assert told.stdout.strip() == "kept"
+        assert done.stdout.strip() == "content"
     finally:
         job("stop")
