@@ -14,6 +14,7 @@ import yaml
 from markdown.extensions.toc import slugify
 
 from cluster.config import RunSpec
+from cluster.data.importers.registry import FORMATS
 from tests.factories import rendered_records, write_dataset
 from textscanner.config import flatten
 from textscanner.presets import preset
@@ -174,6 +175,13 @@ def test_documented_files_exist():
     }
     assert len(named) > 40
     assert {(name, file) for name, file in named if not any(ROOT.glob(file.rstrip("/")))} == set()
+
+
+def test_every_label_format_has_a_row_in_the_documentation(texts):
+    documented = set()
+    for row in re.findall(r"^\| (`[^|]+) \|", texts["docs/data.md"], re.MULTILINE):
+        documented |= set(re.findall(r"`(\w+)`", row))
+    assert set(FORMATS) <= documented
 
 
 def test_linked_symbols_are_defined_in_the_linked_file(texts):
