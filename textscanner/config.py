@@ -250,6 +250,8 @@ class DataConfig:
     """Streams that a global batch is drawn from. The rows of a batch depend on it, not on the number of workers."""
     augment: bool = True
     """Random colour, blur, noise and geometry on training images."""
+    augment_strength: float = 1.0
+    """Scales the range of every augmentation; below 1 also its probability. 0 to 2."""
 
     def __post_init__(self) -> None:
         if self.weights:
@@ -260,6 +262,7 @@ class DataConfig:
                 f"must be one positive number per training set ({len(self.train)} given)",
             )
         require(self.num_streams >= 1, "data.num_streams", self.num_streams, "must be at least 1")
+        require(0 <= self.augment_strength <= 2, "data.augment_strength", self.augment_strength, "must be in 0..2")
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -26,7 +26,8 @@ from cluster.session import configure_data
 from cluster.tasks import CaptureErrors, raise_failure
 from textscanner.config import Config
 from textscanner.data import schema
-from textscanner.data.images import augment, decode, fit
+from textscanner.data.augmentation import augment
+from textscanner.data.images import decode, fit
 from textscanner.evaluation.metrics import SCORES
 
 Rows = dict[str, np.ndarray]
@@ -77,9 +78,8 @@ class ChunkReader:
             return row  # length 0: counted as unused, trained on by nobody
         quads = record.quads
         if self.augment and self.config.data.augment:
-            pixels, quads = augment(
-                pixels, quads, np.random.default_rng((self.config.train.seed, item.dataset, item.epoch, number))
-            )
+            rng = np.random.default_rng((self.config.train.seed, item.dataset, item.epoch, number))
+            pixels, quads = augment(pixels, quads, model, rng, self.config.data.augment_strength)
         row["image"], how = fit(pixels, model)
         ids = self.config.charset.encode(record.text)
         if 0 < len(ids) <= model.max_label_length:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from textscanner.data.augmentation import motion_kernel
+
 
 def colour(rng: np.random.Generator) -> np.ndarray:
     """A random colour, float32 [3] in 0..255: greys, the colours of signs, and any colour."""
@@ -135,21 +137,9 @@ def degrade(image: np.ndarray, rng: np.random.Generator, hard: bool) -> np.ndarr
     if kind < 0.25:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.2 if hard else 1.0))
     elif kind < 0.33 and hard:
-        image = cv2.filter2D(image, -1, _motion_kernel(rng))
+        image = cv2.filter2D(image, -1, motion_kernel(int(rng.integers(3, 8)), rng.uniform(0, np.pi)))
     if rng.random() < 0.4:
         sigma = rng.uniform(1, 16 if hard else 6)
         noise = rng.standard_normal((height, width, 1 if rng.random() < 0.5 else 3), np.float32) * np.float32(sigma)
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     return image
-
-
-def _motion_kernel(rng: np.random.Generator) -> np.ndarray:
-    """A line of random direction, 3 to 7 pixels long, that sums to 1: float32 [size, size]."""
-    size = int(rng.integers(3, 8))
-    kernel = np.zeros((size, size), np.float32)
-    angle = rng.uniform(0, np.pi)
-    centre, reach = (size - 1) / 2, size / 2
-    start = (round(centre - reach * np.cos(angle)), round(centre - reach * np.sin(angle)))
-    end = (round(centre + reach * np.cos(angle)), round(centre + reach * np.sin(angle)))
-    cv2.line(kernel, start, end, 1.0, 1)
-    return np.asarray(kernel / max(kernel.sum(), 1.0))

@@ -1,4 +1,4 @@
-"""Decoding, resizing and augmentation: quads follow the pixels."""
+"""Decoding, and resizing to the network's input."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from textscanner.data.images import PAD_VALUE, augment, decode, fit
+from textscanner.data.images import PAD_VALUE, decode, fit
 from textscanner.errors import UserError
 from textscanner.presets import preset
 
@@ -32,27 +32,6 @@ def test_resize_info_maps_pixels(resize, width):
     assert y == pytest.approx(25.5 * info.scale_y, abs=1)
     if resize == "pad" and width == 60:
         assert info.used_width_px == 48 and (fitted[:, 48:] == PAD_VALUE).all()
-
-
-def test_augmentation_moves_quads_with_pixels_and_is_deterministic():
-    quads = np.array([[[27, 17], [33, 17], [33, 23], [27, 23]]], np.float32)
-    moved, widths = 0, set()
-    for seed in range(60):
-        image = spot(40, 90, 30, 20)
-        out, out_quads = augment(image, quads, np.random.default_rng(seed))
-        again, _ = augment(image, None, np.random.default_rng(seed))
-        np.testing.assert_array_equal(out, again)
-        assert out.shape[0] == image.shape[0] and out.dtype == np.uint8
-        widths.add(out.shape[1])
-        gray = out.astype(np.float64).sum(2)
-        weight = np.abs(gray - np.median(gray))
-        weight[weight < 0.6 * weight.max()] = 0
-        ys, xs = np.mgrid[:40, : out.shape[1]]
-        centre = np.array([(weight * xs).sum(), (weight * ys).sum()]) / weight.sum() + 0.5
-        np.testing.assert_allclose(centre, out_quads[0].mean(0), atol=2.5)
-        moved += not np.array_equal(out_quads, quads)
-    assert 20 < moved < 58
-    assert min(widths) < 75 and max(widths) > 105
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff\xe0 half a jpeg"])
