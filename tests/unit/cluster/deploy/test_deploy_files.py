@@ -268,11 +268,8 @@ def test_the_dockerfile_installs_locked_versions_and_copies_existing_files():
 
 def test_cuda_is_locked_to_what_this_tensorflow_requires():
     """After an upgrade of TensorFlow, cluster/deploy/gpu.lock must be regenerated."""
-    locked = dict(
-        line.split("==")
-        for line in (ROOT / "cluster/deploy/gpu.lock").read_text().splitlines()
-        if not line.startswith("#")
-    )
+    lock = (ROOT / "cluster/deploy/gpu.lock").read_text()
+    locked = dict(re.findall(r"^([a-z0-9-]+)==([\w.]+)", lock, re.MULTILINE))
     requirements = [Requirement(text) for text in importlib.metadata.requires("tensorflow") or []]
     requirements = [
         r for r in requirements if r.marker and not r.marker.evaluate() and r.marker.evaluate({"extra": "and-cuda"})
