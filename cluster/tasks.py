@@ -1,52 +1,60 @@
-"""Ray Data tasks over a list of rows, results in order; a user's mistake inside a task comes out as one sentence.
+"""Ray Data tasks over a list of rows, with results in order and user errors passed through.
 
-Ray Data wraps what a task raises and keeps the original only as text in a stack trace. So a task hands a `ValueError`
-or `StorageError` back as a value, and whoever takes the results raises it again.
+Ray Data wraps an exception of a task and keeps the original only as text in a stack trace, which is right for a bug. A
+UserError or StorageError should reach the user as it was raised: the task returns it as a row, and the consumer of the
+results raises it again.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray.data
 
 from cluster.errors import StorageError
+from textscanner.errors import UserError
 
 FAILURE = "failure"
-STORAGE = "storage: "
 
 Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class CaptureErrors:
-    """A function of a row or block whose ValueError or StorageError becomes `{FAILURE: [its kind and message]}`."""
+    """Wraps a function of a row or batch: a UserError or StorageError becomes the row `{FAILURE: [class, message]}`."""
 
     function: Callable[[Any], Row]
 
-    def __call__(self, given: Any) -> Row:
-        """The function's result, or its failure."""
+    def __call__(self, argument: Any) -> Row:
         try:
-            return self.function(given)
-        except (ValueError, StorageError) as error:
-            return {FAILURE: [f"{STORAGE if isinstance(error, StorageError) else ''}{error}"]}
+            return self.function(argument)
+        except (UserError, StorageError) as error:
+            error_class = StorageError if isinstance(error, StorageError) else UserError
+            return {FAILURE: [error_class.__name__, str(error)]}
 
 
-def raise_failure(result: Row) -> None:
-    """Raises the ValueError or StorageError that a guarded function met, if it did."""
-    if FAILURE in result:
-        message = str(result[FAILURE][0])
-        raise StorageError(message.removeprefix(STORAGE)) if message.startswith(STORAGE) else ValueError(message)
+def raise_failure(result: Mapping[str, Any]) -> None:
+    """Raises the UserError or StorageError that `CaptureErrors` returned as a row; does nothing for another row."""
+    if FAILURE not in result:
+        return
+    error_class, message = result[FAILURE]
+    raise (StorageError if error_class == StorageError.__name__ else UserError)(str(message))
 
 
 def map_in_order(function: Callable[[Row], Row], rows: Sequence[Row], concurrency: int | None = None) -> Iterator[Row]:
-    """`function` of each row, one Ray task of one CPU each, at most `concurrency` at a time; in the order of the rows.
+    """Applies a function to each row in a Ray task of its own, and yields the results in the order of the rows.
+
+    Args:
+      function: takes and returns a row; must be picklable.
+      rows: at least one.
+      concurrency: tasks at a time; as many as the cluster has CPUs by default.
 
     Raises:
-      ValueError, StorageError: as the function.
+      UserError, StorageError: as `function`.
     """
+    # One block per row makes one task per row.
     mapped = ray.data.from_items(list(rows), override_num_blocks=len(rows)).map(
         CaptureErrors(function), concurrency=concurrency
     )

@@ -1,0 +1,107 @@
+"""Checkpoints in a run's folder on a local disk; those in a bucket are tested in tests/storage."""
+
+import json
+import pathlib
+
+import pytest
+
+from cluster.storage.checkpoints import (
+    best_checkpoint,
+    complete_checkpoints,
+    fetch_checkpoint,
+    latest_valid,
+    list_checkpoints,
+    prune,
+    pull,
+    select_checkpoint,
+    step_folder,
+    upload,
+    verify,
+)
+from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME, STATE_NAME, WEIGHTS_NAME, shipped_weights
+from textscanner.config import BEST_METRIC
+
+
+def save(folder: pathlib.Path, step: int, metrics: dict[str, float]) -> str:
+    """Uploads a checkpoint of these metrics into the run's folder; its weights are a few bytes."""
+    local = folder.parent / f"local_{step}"
+    local.mkdir()
+    (local / STATE_NAME).write_text(json.dumps({"step": step, "metrics": metrics}))
+    (local / WEIGHTS_NAME).write_bytes(b"weights of step %d" % step)
+    uri = str(folder / step_folder(step))
+    upload(local, uri)
+    return uri
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Steps 10 (best), 20 and 30; step 40 has no manifest."""
+    folder = tmp_path / "run"
+    for step, accuracy in ((10, 0.9), (20, 0.5), (30, 0.7)):
+        save(folder, step, {BEST_METRIC: accuracy, "val/loss": step / 10})
+    (pathlib.Path(save(folder, 40, {BEST_METRIC: 1.0})) / CHECKPOINT_MANIFEST_NAME).unlink()
+    return folder
+
+
+def test_a_checkpoint_without_a_manifest_is_ignored(run):
+    assert [checkpoint.step for checkpoint in complete_checkpoints(str(run))] == [10, 20, 30]
+
+
+def test_a_checkpoint_is_selected_by_metric_step_or_age(run):
+    checkpoints = list_checkpoints(str(run))
+    assert select_checkpoint(checkpoints).uri == best_checkpoint(str(run)) == str(run / step_folder(10))
+    assert select_checkpoint(checkpoints, mode="min").step == 20
+    assert select_checkpoint(checkpoints, "val/loss").step == 30
+    assert select_checkpoint(checkpoints, step=20).step == 20
+    assert select_checkpoint(checkpoints, last=True).step == 30
+    with pytest.raises(ValueError, match=r"^step is 7: there are steps 10, 20, 30"):
+        select_checkpoint(checkpoints, step=7)
+    with pytest.raises(ValueError, match=rf"^metric is 'val/x'.*there are val/loss, {BEST_METRIC}"):
+        select_checkpoint(checkpoints, "val/x")
+
+
+def test_of_equal_checkpoints_the_newest_is_selected(tmp_path):
+    for step in (1, 2):
+        save(tmp_path / "run", step, {BEST_METRIC: 0.5})
+    assert select_checkpoint(list_checkpoints(str(tmp_path / "run"))).step == 2
+
+
+def test_without_metrics_the_last_is_selected(tmp_path):
+    for step in (1, 2):
+        save(tmp_path / "run", step, {})
+    assert select_checkpoint(list_checkpoints(str(tmp_path / "run"))).step == 2
+
+
+def test_retention_keeps_the_best_and_the_last(run):
+    assert prune(str(run), BEST_METRIC, keep=1) == [20]
+    assert sorted(path.name for path in run.iterdir()) == [step_folder(step) for step in (10, 30, 40)]
+
+
+def test_a_damaged_checkpoint_is_skipped_and_reported(run):
+    (run / step_folder(30) / WEIGHTS_NAME).write_bytes(b"other")
+    with pytest.raises(ValueError, match="is missing or differs"):
+        verify(run / step_folder(30))
+    (checkpoint, folder), damaged = latest_valid(str(run))
+    assert (checkpoint.step, folder) == (20, str(run / step_folder(20)))
+    assert len(damaged) == 1 and step_folder(30) in damaged[0]
+
+
+def test_a_pulled_checkpoint_is_verified_and_not_overwritten(run, tmp_path):
+    best, other, _ = list_checkpoints(str(run))
+    target = pull(best, tmp_path / "best", quiet=True)
+    verify(target)
+    assert pull(best, target, quiet=True) == target
+    with pytest.raises(ValueError, match="exists and is not"):
+        pull(other, target, quiet=True)
+
+
+def test_checkpoints_are_fetched_by_uri_run_or_bundled_name(run):
+    assert fetch_checkpoint(str(run)) == best_checkpoint(str(run))
+    assert fetch_checkpoint(str(run / step_folder(20))) == str(run / step_folder(20))
+    assert fetch_checkpoint("small") == shipped_weights()["small"]
+
+
+def test_an_empty_folder_says_what_it_holds(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"holds no complete checkpoint; it holds notes\.txt"):
+        list_checkpoints(str(tmp_path))
