@@ -106,7 +106,7 @@ class Location(abc.ABC):
 
     @abc.abstractmethod
     def walk(self) -> Iterator[str]:
-        """The paths of all files below, relative to this location and sorted within each folder or page."""
+        """The paths of all files below, relative to this location, in order."""
 
     @abc.abstractmethod
     def delete_tree(self) -> None:

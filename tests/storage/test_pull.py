@@ -94,7 +94,7 @@ def test_an_interrupted_download_resumes_and_an_incomplete_folder_stays_hidden(r
     open_uri(best.uri).join(WEIGHTS_NAME).write_bytes(bytes(len(whole) // 2) + whole[len(whole) // 2 :])
     pull(best, target, quiet=True)
     assert (target / WEIGHTS_NAME).stat().st_size == weights.num_bytes and not partial.exists()
-    assert pull(best, target, quiet=True) == target  # there already
+    assert pull(best, target, quiet=True) == target  # already downloaded
     (target / TRAINING_NAME).write_bytes(b"other")
     with pytest.raises(ValueError, match="choose another folder"):
         pull(best, target, quiet=True)

@@ -1,4 +1,4 @@
-"""A whole run out of and into a bucket, while connections break and the server is killed."""
+"""A training run with data and checkpoints in a bucket, while connections are reset and the server is killed."""
 
 import json
 import os
@@ -26,7 +26,7 @@ RESET_PROBABILITY = 0.02
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A server of this test's own: it is killed."""
+    """A server for this test alone, because the test kills it."""
     running = local_server.start(tmp_path / "store")
     for name, value in running.environment.items():
         monkeypatch.setenv(name, value)
@@ -36,7 +36,7 @@ def server(tmp_path, monkeypatch):
 
 @pytest.fixture
 def command(server):
-    """A run out of and into the bucket."""
+    """Command of a run whose data and results are in the bucket."""
     records = rendered_records(72)
     train = write_dataset(f"{server.uri}/train", records[:64])
     val = write_dataset(f"{server.uri}/val", records[64:])
@@ -55,15 +55,15 @@ def command(server):
 
 @pytest.fixture
 def ray_folder():
-    """For Ray's logs; the paths of the sockets in it must stay short."""
+    """Ray's temporary folder. Its path must be short: socket paths are limited to about 100 characters."""
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
         yield pathlib.Path(folder)
 
 
-def test_a_run_outlives_resets_a_killed_server_and_an_outage(server, command, ray_folder, tmp_path):
-    """First the server is killed and stays away: a sentence. The same command then goes on, while connections break,
-    and while the server is killed again and comes back."""
-    with _KillsServer(server, at_step=4, again=False) as killer:
+def test_a_run_survives_resets_a_killed_server_and_an_outage(server, command, ray_folder, tmp_path):
+    """The server is killed and stays down: the run fails with a message. The same command then resumes and finishes,
+    although connections are reset and the server is killed and restarted once more."""
+    with _KillsServer(server, at_step=4, restart=False) as killer:
         done = _run(command, {"TEXTSCANNER_S3_DEADLINE_S": "3", "TEXTSCANNER_S3_CONNECT_TIMEOUT_S": "1"})
     assert killer.killed and done.returncode == 1
     assert "the run failed" in done.stdout and "request to http" in done.stdout and "Traceback" not in done.stdout
@@ -71,12 +71,12 @@ def test_a_run_outlives_resets_a_killed_server_and_an_outage(server, command, ra
     with Proxy(("127.0.0.1", server.port + 3)) as proxy:
         proxy.reset_probability = RESET_PROBABILITY
         environment = {"AWS_ENDPOINT_URL_S3": proxy.endpoint, "TEXTSCANNER_S3_REQUEST_TIMEOUT_S": "5"}
-        with _KillsServer(server, at_step=12, again=True) as killer:
+        with _KillsServer(server, at_step=12, restart=True) as killer:
             done = _run(command, environment | {"RAY_TMPDIR": str(ray_folder)})
         assert done.returncode == 0, done.stdout
         assert killer.killed and proxy.resets > 2
     assert "resumed at step" in done.stdout
-    assert "tensorflow" not in done.stdout.lower() and "Traceback" not in done.stdout  # a good run is quiet
+    assert "tensorflow" not in done.stdout.lower() and "Traceback" not in done.stdout  # no log noise
     _check_result(server, tmp_path)
     _check_for_secrets(server, done.stdout, ray_folder)
 
@@ -94,17 +94,17 @@ def _run(command, environment):
 
 
 def _check_result(server, tmp_path):
-    """Every step was logged once, and what is kept verifies."""
+    """Every step was logged once, and the remaining checkpoints pass verification."""
     rows = [json.loads(line) for line in open_uri(f"{server.uri}/runs/faulty/metrics.jsonl").read_bytes().splitlines()]
     assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, NUM_STEPS + 1))
-    found = list_checkpoints(f"{server.uri}/runs/faulty")
-    assert found[-1].step == NUM_STEPS and len(found) <= 3
-    for checkpoint in found:
+    checkpoints = list_checkpoints(f"{server.uri}/runs/faulty")
+    assert checkpoints[-1].step == NUM_STEPS and len(checkpoints) <= 3
+    for checkpoint in checkpoints:
         pull(checkpoint, tmp_path / f"pulled_{checkpoint.step}", quiet=True)  # compares every hash
 
 
 def _check_for_secrets(server, output, ray_folder):
-    """Nothing that a run leaves behind holds the secret: not its objects, its output, or Ray's logs."""
+    """The secret key appears in none of the run's objects, its output, or Ray's logs."""
     secret = server.secret_key.encode()
     root = open_uri(f"{server.uri}/runs")
     names = list(root.walk())
@@ -117,10 +117,10 @@ def _check_for_secrets(server, output, ray_folder):
 
 
 class _KillsServer:
-    """SIGKILL for the object store once the run has a checkpoint, and `again` a new start on the same port."""
+    """Kills the object store once the run has a checkpoint of `at_step`; `restart` starts it again on the same port."""
 
-    def __init__(self, server, at_step, again):
-        self._server, self._step, self._again = server, at_step, again
+    def __init__(self, server, at_step, restart):
+        self._server, self._step, self._restart = server, at_step, restart
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self.killed = False
@@ -139,7 +139,7 @@ class _KillsServer:
             if checkpoint.exists():
                 local_server.kill(self._server)
                 self.killed = True
-                if self._again:
-                    time.sleep(3)  # what a restart takes elsewhere: clients must wait it out
+                if self._restart:
+                    time.sleep(3)  # as long as a restart takes in production: clients must retry for that long
                     local_server.start(self._server.folder)
                 return
