@@ -118,19 +118,19 @@ class _ReadChunks:
 
     def __init__(self, config: Config, uri: str, num_chunks: int = 1) -> None:
         from cluster.config import IngestConfig
-        from cluster.data.ingest import ChunkReader, training_sampler
+        from cluster.data.ingest import ChunkReader, make_training_sampler
 
         data = dataclasses.replace(config.data, train=(uri,))
         config = dataclasses.replace(config, data=data)
         self._reader = ChunkReader(config, data.train, augment=True, ingest=IngestConfig())
-        self._items = training_sampler(config).items_of(0, 0)
+        self._reads = make_training_sampler(config).chunk_reads(0, 0)
         self._batch_size, self._num_chunks = config.train.global_batch_size, num_chunks
         self.batch: dict[str, np.ndarray] = {}
 
     def __call__(self) -> int:
         num_words = 0
         for _ in range(self._num_chunks):
-            rows = self._reader.read(next(self._items))
+            rows = self._reader.read(next(self._reads))
             num_words += len(rows["length"])
         self.batch = {
             name: np.resize(values, (self._batch_size, *values.shape[1:]))

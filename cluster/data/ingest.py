@@ -1,9 +1,11 @@
-"""Ray Data ingest: the plan's items -> decoded, augmented uint8 rows in CPU tasks -> a worker's batches.
+"""Ray Data ingest: the sampler's chunks -> decoded, augmented uint8 rows in CPU tasks -> a worker's batches.
 
-Each worker runs one pipeline over its own part of the plan: a task reads one chunk of one row group, decodes, augments
-and fits it; blocks come back in order (`preserve_order`), a bounded number ahead. Augmentation is seeded with the row's
-place in the plan, so the pixels of step k are the same after a restart and for any number of workers. This
-module does not import TensorFlow: the reading tasks start in a second.
+Each worker runs a pipeline over its own streams: one task reads one chunk of a row group, then decodes, augments and
+resizes its images. Blocks come back in order (`preserve_order`), and a bounded number is prefetched. Augmentation is
+seeded with a row's data set, epoch and number, so the pixels of step k are the same after a restart and for any number
+of workers. This module does not import TensorFlow: reading tasks start in a second.
+
+Shapes: H, W: height and width of the network's input; N: model.max_label_length.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import ray
+import ray.data
 
 from cluster.config import IngestConfig, RunSpec
 from cluster.data.row_group_cache import RowGroupCache
-from cluster.data.sampler import CHUNK_ROWS, Item, Sampler, cut_chunks
+from cluster.data.sampler import CHUNK_ROWS, ChunkRead, Sampler, WorkerStep, cut_chunks
 from cluster.data.shards import Manifest, read_manifest, read_row_group
 from cluster.session import configure_data
 from cluster.tasks import CaptureErrors, raise_failure
@@ -31,29 +33,42 @@ from textscanner.data.images import decode, fit
 from textscanner.evaluation.metrics import SCORES
 
 Rows = dict[str, np.ndarray]
+"""Columns by name, each with one entry per row."""
 
-# Items per Ray Data execution: bounds the driver-side bookkeeping of very long runs.
-ITEMS_PER_EXECUTION = 2048
-# Row ids: the data set's index above, its row number below.
+# Chunks per Ray Data execution: bounds the driver-side bookkeeping of very long runs.
+CHUNKS_PER_EXECUTION = 2048
+# A row id is the data set's index above these bits and the row's number within the data set below them.
 DATASET_SHIFT = 40
+_POSITION = "position"  # column with a chunk's position in its execution
 
 
 @dataclasses.dataclass(frozen=True)
 class ChunkReader:
-    """An item of the plan in, rows that the network takes out. Pure but for reading."""
+    """Reads a chunk into rows as the network takes them. Has no side effect but the node's cache.
+
+    Attributes:
+      uris: the data sets, by index.
+      augment: for training; rows then are in the chunk's shuffled order, else in storage order.
+    """
 
     config: Config
     uris: tuple[str, ...]
     augment: bool
     ingest: IngestConfig
 
-    def read(self, item: Item) -> Rows:
-        """The item's rows, in its order. `text` rides along for evaluation."""
-        chunk = item.chunk
-        table = read_row_group(self.uris[item.dataset], chunk.group, self._cache)
+    def read(self, chunk_read: ChunkRead) -> Rows:
+        """Reads the rows of a chunk.
+
+        Returns:
+          `image` uint8 [B, H, W, 3], `quads` float32 [B, N, 4, 2] in pixels of `image`, `ids` int32 [B, N],
+          `length` int32 [B] (0 for a row that cannot be used), `has_quads` float32 [B], `row_id` int64 [B], and `text`
+          [B] for evaluation.
+        """
+        chunk = chunk_read.chunk
+        table = read_row_group(self.uris[chunk_read.dataset], chunk.group, self._cache)
         records = schema.from_table(table.slice(chunk.start, len(chunk)))
-        order = item.rows() if self.augment else np.arange(len(chunk))
-        rows = [self._row(records[i], item, chunk.first_row + int(i)) for i in order]
+        order = chunk_read.rows() if self.augment else np.arange(len(chunk))
+        rows = [self._row(records[i], chunk_read, chunk.first_row + int(i)) for i in order]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     @property
@@ -61,7 +76,8 @@ class ChunkReader:
         folder = self.ingest.cache_dir
         return RowGroupCache(folder, round(self.ingest.cache_gib * 2**30)) if folder else None
 
-    def _row(self, record: schema.WordRecord, item: Item, number: int) -> dict[str, Any]:
+    def _row(self, record: schema.WordRecord, chunk_read: ChunkRead, number: int) -> dict[str, Any]:
+        """One row, without the axis B of `read`; `number` counts within the data set."""
         model = self.config.model
         row: dict[str, Any] = {
             "image": np.zeros((model.height_px, model.width_px, 3), np.uint8),
@@ -69,120 +85,145 @@ class ChunkReader:
             "ids": np.zeros(model.max_label_length, np.int32),
             "length": np.int32(0),
             "has_quads": np.float32(0),
-            "row_id": np.int64((item.dataset << DATASET_SHIFT) + number),
+            "row_id": np.int64((chunk_read.dataset << DATASET_SHIFT) + number),
             "text": record.text,
         }
         try:
             pixels = decode(record.image, record.source)
         except ValueError:
-            return row  # length 0: counted as unused, trained on by nobody
+            return row  # length 0: counted in the metrics as unused
         quads = record.quads
         if self.augment and self.config.data.augment:
-            rng = np.random.default_rng((self.config.train.seed, item.dataset, item.epoch, number))
-            pixels, quads = augment(pixels, quads, model, rng, self.config.data.augment_strength)
-        row["image"], how = fit(pixels, model)
+            seed = (self.config.train.seed, chunk_read.dataset, chunk_read.epoch, number)
+            strength = self.config.data.augment_strength
+            pixels, quads = augment(pixels, quads, model, np.random.default_rng(seed), strength)
+        row["image"], resize = fit(pixels, model)
         ids = self.config.charset.encode(record.text)
         if 0 < len(ids) <= model.max_label_length:
             row["ids"][: len(ids)] = ids
             row["length"] = np.int32(len(ids))
-            kept = self.config.charset.has_position(record.text)
-            if quads is not None and len(quads) == len(kept):
-                row["quads"][: len(ids)] = quads[kept] * (how.scale_x, how.scale_y)
+            # Characters that the charset skips have no position, so their quads go too.
+            has_position = self.config.charset.has_position(record.text)
+            if quads is not None and len(quads) == len(has_position):
+                row["quads"][: len(ids)] = quads[has_position] * (resize.scale_x, resize.scale_y)
                 row["has_quads"] = np.float32(1)
         return row
 
 
-def stream_items(reader: ChunkReader, items: Iterator[Item], cpus: float) -> Iterator[Rows]:
-    """The rows of each item, in the order of the items, read ahead by Ray Data tasks of `cpus` CPUs each."""
+def stream_chunks(reader: ChunkReader, reads: Iterator[ChunkRead], cpus_per_task: float) -> Iterator[Rows]:
+    """Yields the rows of each chunk in order; Ray Data tasks read ahead.
+
+    Raises:
+      UserError, StorageError: as `read_row_group`.
+    """
     configure_data()
-    while leg := list(itertools.islice(items, ITEMS_PER_EXECUTION)):
-        # One item per block: one task each, one block out.
-        rows = [{"item": item, "at": at} for at, item in enumerate(leg)]
-        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+    while execution := list(itertools.islice(reads, CHUNKS_PER_EXECUTION)):
+        # One chunk per block: one task each, one block out.
+        items = [{"chunk_read": chunk_read, _POSITION: i} for i, chunk_read in enumerate(execution)]
+        dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             CaptureErrors(_ReadBlock(reader)),
             batch_size=None,
             batch_format="numpy",
-            num_cpus=cpus,
+            num_cpus=cpus_per_task,
             zero_copy_batch=True,
         )
         expected = 0
         for block in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
             raise_failure(block)
-            for at, part in _split_by_item(block):
-                assert at == expected, f"Ray Data returned item {at}, expected {expected}"
+            for position, rows in _split_by_chunk(block):
+                assert position == expected, f"Ray Data returned chunk {position}, expected {expected}"
                 expected += 1
-                yield part
-        assert expected == len(leg), f"Ray Data returned {expected} of {len(leg)} items"
+                yield rows
+        assert expected == len(execution), f"Ray Data returned {expected} of {len(execution)} chunks"
 
 
 @dataclasses.dataclass(frozen=True)
 class _ReadBlock:
     reader: ChunkReader
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> Rows:
-        parts = []
-        for item, at in zip(batch["item"], batch["at"], strict=True):
-            rows = self.reader.read(item)
-            parts.append(rows | {"at": np.full(len(rows["length"]), at)})
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    def __call__(self, block: dict[str, np.ndarray]) -> Rows:
+        chunks = []
+        for chunk_read, position in zip(block["chunk_read"], block[_POSITION], strict=True):
+            rows = self.reader.read(chunk_read)
+            chunks.append(rows | {_POSITION: np.full(len(rows["length"]), position)})
+        return {name: np.concatenate([rows[name] for rows in chunks]) for name in chunks[0]}
 
 
-def _split_by_item(block: Rows) -> Iterator[tuple[int, Rows]]:
-    starts = np.flatnonzero(np.diff(block["at"], prepend=-1))
-    for start, stop in zip(starts, [*starts[1:], len(block["at"])], strict=True):
-        yield int(block["at"][start]), {k: v[start:stop] for k, v in block.items() if k != "at"}
+def _split_by_chunk(block: Rows) -> Iterator[tuple[int, Rows]]:
+    """Ray Data may return several chunks in one block; yields each one's position and rows."""
+    positions = block[_POSITION]
+    starts = np.flatnonzero(np.diff(positions, prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], len(positions)], strict=True):
+        yield int(positions[start]), {name: block[name][start:stop] for name in block if name != _POSITION}
 
 
-def training_sampler(config: Config) -> Sampler:
-    """The order of the config's training data."""
-    manifests = [read_manifest(uri) for uri in config.data.train]
+def make_training_sampler(config: Config) -> Sampler:
+    """The sampler over the training data of a config.
+
+    Raises:
+      UserError: as `read_manifest` and `Sampler`.
+    """
     return Sampler(
-        manifests, config.data.weights, config.train.seed, config.data.num_streams, config.train.global_batch_size
+        [read_manifest(uri) for uri in config.data.train],
+        weights=config.data.weights,
+        seed=config.train.seed,
+        num_streams=config.data.num_streams,
+        global_batch_size=config.train.global_batch_size,
     )
 
 
 def worker_batches(
-    spec: RunSpec, plan: Sampler, worker: int, num_workers: int, start_step: int, steps: int
+    spec: RunSpec, sampler: Sampler, *, worker: int, num_workers: int, start_step: int, num_steps: int
 ) -> Iterator[Rows]:
-    """A worker's batches, rows in the plan's order; `steps` of them."""
+    """Yields a worker's batches of `num_steps` steps, rows in the sampler's order; as `ChunkReader.read`, without text.
+
+    Raises:
+      UserError, StorageError: as `read_row_group`.
+    """
     reader = ChunkReader(spec.config, spec.config.data.train, augment=True, ingest=spec.runtime.data)
 
-    def plans() -> Iterator[Any]:
-        return itertools.islice(plan.steps(worker, num_workers, start_step), steps)
+    def steps() -> Iterator[WorkerStep]:
+        all_steps = sampler.steps(worker=worker, num_workers=num_workers, start_step=start_step)
+        return itertools.islice(all_steps, num_steps)
 
-    fetched = stream_items(
-        reader, (item for step in plans() for item in step.items), spec.runtime.data.cpus_per_read_task
-    )
-    queues: dict[tuple[int, int], collections.deque] = collections.defaultdict(collections.deque)
-    for step in plans():
-        for item in step.items:
-            part = next(fetched)
-            queues[item.stream, item.dataset].extend((part, i) for i in range(len(part["length"])))
-        taken = [queues[slot].popleft() for slot in step.slots]
-        yield {name: np.stack([part[name][i] for part, i in taken]) for name in taken[0][0] if name != "text"}
+    # The order is walked twice: once ahead by the reading tasks, once by the batches that are made of what they read.
+    reads = (chunk_read for step in steps() for chunk_read in step.reads)
+    chunks = stream_chunks(reader, reads, spec.runtime.data.cpus_per_read_task)
+    unused: dict[tuple[int, int], collections.deque[tuple[Rows, int]]] = collections.defaultdict(collections.deque)
+    for step in steps():
+        for chunk_read in step.reads:
+            rows = next(chunks)
+            unused[chunk_read.stream, chunk_read.dataset].extend((rows, i) for i in range(len(rows["length"])))
+        batch = [unused[slot].popleft() for slot in step.slots]
+        yield {name: np.stack([rows[name][i] for rows, i in batch]) for name in batch[0][0] if name != "text"}
 
 
 def evaluation_rows(
-    spec: RunSpec, uris: Sequence[str], manifests: Sequence[Manifest], worker: int, num_workers: int
+    spec: RunSpec, uris: Sequence[str], manifests: Sequence[Manifest], *, worker: int, num_workers: int
 ) -> Iterator[tuple[int, Rows]]:
-    """This worker's share of whole data sets, every row exactly once over the workers: (data set, rows)."""
-    items = [
-        Item(0, d, 0, chunk, 0, ())
-        for d, manifest in enumerate(manifests)
+    """Yields (data set, rows) of a worker's share of whole data sets: over all workers every row exactly once.
+
+    Raises:
+      UserError, StorageError: as `read_row_group`.
+    """
+    reads = [
+        ChunkRead(0, dataset, 0, chunk, skip=0, shuffle_seed=())
+        for dataset, manifest in enumerate(manifests)
         for chunk in cut_chunks(manifest, CHUNK_ROWS // 4)
     ][worker::num_workers]
     reader = ChunkReader(spec.config, tuple(uris), augment=False, ingest=spec.runtime.data)
-    for item, rows in zip(items, stream_items(reader, iter(items), spec.runtime.data.cpus_per_read_task), strict=True):
-        yield item.dataset, rows
+    chunks = stream_chunks(reader, iter(reads), spec.runtime.data.cpus_per_read_task)
+    for chunk_read, rows in zip(reads, chunks, strict=True):
+        yield chunk_read.dataset, rows
 
 
 def dataset_names(uris: Sequence[str]) -> list[str]:
-    """A short unique name per data set: the last part of its URI, numbered where it repeats."""
+    """A short unique name per data set: the last part of its URI, numbered if it is not unique."""
     names = [pathlib.PurePosixPath(uri).name or "set" for uri in uris]
     return [n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names)]
 
 
 def validation_metrics(uris: Sequence[str]) -> list[str]:
-    """The names of what a validation on these data sets reports; none without a data set."""
+    """The names of the metrics that a validation on these data sets reports; none without a data set."""
     prefixes = ["val", *(f"val/{name}" for name in dataset_names(uris))] if uris else []
     return [f"{prefix}/{score}" for prefix in prefixes for score in SCORES]

@@ -1,11 +1,12 @@
-"""The order of the data: a pure function of (seed, manifests, weights, streams, global batch).
+"""The order of the training rows: a pure function of seed, manifests, weights, streams and global batch size.
 
-A global batch is made of `num_streams` virtual streams, each giving the same number of rows per step. Each data set's
-row groups, cut into chunks, are shuffled anew for each epoch and dealt to the streams in turn, without end: every row
-is used once per epoch. Within a stream, a seeded draw says which data set the next row comes from. A worker serves its
-share of the streams, so the rows of step k do not depend on how many workers there are, and the plan can be entered at
-any step by counting, without reading anything. What was given up: rows are shuffled within chunks and mixed over
-streams, not over the whole set; write shards in random order (the renderer does).
+A global batch is filled by `num_streams` virtual streams, each of which contributes the same number of rows per step.
+In every epoch the row groups of a data set, cut into chunks, are shuffled and dealt to the streams in turn, so that
+every row is used once per epoch. Within a stream, a seeded draw decides which data set the next row comes from.
+
+A worker serves a share of the streams. So the rows of step k do not depend on the number of workers, and a run can
+resume at any step by counting, without reading data. The trade-off: rows are shuffled within chunks and mixed over
+streams, not over the whole data set. Write shards in random order, as the renderer does.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cluster.data.shards import Manifest, RowGroupRef
+from textscanner.errors import UserError
 
 CHUNK_ROWS = 256
-_DRAWS = 4096  # data-set draws per generator
+_DRAWS = 4096  # draws of a data set per random generator
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Rows `start:stop` of a row group; `first_row` is the data set's row number of row `start`."""
+    """Rows `start:stop` of a row group; `first_row` is the number of row `start` within the data set."""
 
     group: RowGroupRef
     start: int
@@ -36,8 +38,16 @@ class Chunk:
 
 
 @dataclasses.dataclass(frozen=True)
-class Item:
-    """One unit of reading: a chunk, in an order drawn from `shuffle_seed`, without its first `skip` rows."""
+class ChunkRead:
+    """One unit of reading: a chunk of a data set, for a stream, in an order of its own.
+
+    Attributes:
+      stream: index of the stream that takes the rows.
+      dataset: index of the data set.
+      epoch: how often the data set has been read before.
+      skip: leading rows of the order that were used before the run resumed.
+      shuffle_seed: seed of the order.
+    """
 
     stream: int
     dataset: int
@@ -52,23 +62,28 @@ class Item:
 
 
 @dataclasses.dataclass(frozen=True)
-class StepItems:
-    """What a worker does for one step: fetch `items`, then take one row per entry of `slots` (stream, data set)."""
+class WorkerStep:
+    """A worker's share of one step.
 
-    items: tuple[Item, ...]
+    Attributes:
+      reads: chunks that this step needs first.
+      slots: (stream, data set) of each row of the batch: the row is the next unused one that was read for them.
+    """
+
+    reads: tuple[ChunkRead, ...]
     slots: tuple[tuple[int, int], ...]
 
 
 def cut_chunks(manifest: Manifest, max_rows: int) -> tuple[Chunk, ...]:
-    """The manifest's row groups, cut into pieces of at most `max_rows`, in storage order."""
-    chunks, first = [], 0
+    """Cuts the row groups of a data set into chunks of at most `max_rows`, in storage order."""
+    chunks, first_row = [], 0
     for shard in manifest.shards:
         for ref in shard.refs():
-            rows = ref.group.num_rows
-            for start in range(0, rows, max_rows):
-                stop = min(start + max_rows, rows)
-                chunks.append(Chunk(ref, start, stop, first + start))
-            first += rows
+            num_rows = ref.group.num_rows
+            for start in range(0, num_rows, max_rows):
+                stop = min(start + max_rows, num_rows)
+                chunks.append(Chunk(ref, start, stop, first_row + start))
+            first_row += num_rows
     return tuple(chunks)
 
 
@@ -77,17 +92,18 @@ class Sampler:
 
     Args:
       manifests: one per data set.
-      weights: how often each is drawn; empty for by rows.
+      weights: relative frequency of each data set; empty for in proportion to its rows.
       seed, num_streams, global_batch_size: as in the config; num_streams divides global_batch_size.
 
     Raises:
-      ValueError: a data set is empty.
+      UserError: there is no data set, or one is empty.
     """
 
     def __init__(
         self,
         manifests: Sequence[Manifest],
-        weights: Sequence[float],
+        *,
+        weights: Sequence[float] = (),
         seed: int,
         num_streams: int,
         global_batch_size: int,
@@ -97,94 +113,94 @@ class Sampler:
         self.rows_per_stream = global_batch_size // num_streams
         sizes = [m.num_rows for m in manifests]
         if not sizes or min(sizes) == 0:
-            raise ValueError(f"training data sets have {sizes} rows: give at least one, and none without rows")
+            raise UserError(f"data.train names data sets of {sizes} rows: name at least one, and none that is empty")
         share = np.asarray(weights or sizes, np.float64)
         self._share = share / share.sum()
-        # Small sets are cut finer, so that every stream gets its part of each epoch.
+        # Chunks of small data sets are smaller, so that every stream gets some of each epoch.
         self._chunks = [cut_chunks(m, min(CHUNK_ROWS, max(1, m.num_rows // (4 * num_streams)))) for m in manifests]
 
-    def steps(self, worker: int, num_workers: int, start_step: int) -> Iterator[StepItems]:
-        """The worker's steps from `start_step` (steps done before) on, without end."""
+    def steps(self, *, worker: int, num_workers: int, start_step: int) -> Iterator[WorkerStep]:
+        """Yields a worker's steps without end; `start_step` is the number of steps done before."""
         streams = range(worker, self._num_streams, num_workers)
-        cursors = {s: _Cursor(self, s, start_step * self.rows_per_stream) for s in streams}
+        cursors = {s: _StreamCursor(self, s, start_step * self.rows_per_stream) for s in streams}
         while True:
-            items: list[Item] = []
+            reads: list[ChunkRead] = []
             slots: list[tuple[int, int]] = []
             for stream, cursor in cursors.items():
                 for _ in range(self.rows_per_stream):
-                    dataset, item = cursor.advance()
-                    items += [item] if item else []
+                    dataset, read = cursor.advance()
+                    reads += [read] if read else []
                     slots.append((stream, dataset))
-            yield StepItems(tuple(items), tuple(slots))
+            yield WorkerStep(tuple(reads), tuple(slots))
 
-    def items_of(self, stream: int, dataset: int) -> Iterator[Item]:
-        """The chunks that a stream reads of a data set, epoch after epoch, without end."""
+    def chunk_reads(self, stream: int, dataset: int) -> Iterator[ChunkRead]:
+        """Yields the chunks of a data set that a stream reads, epoch after epoch, without end."""
         chunks = self._chunks[dataset]
         position = stream
         while True:
-            epoch, at = divmod(position, len(chunks))
-            chunk = int(self._order(dataset, epoch)[at])
+            epoch, index = divmod(position, len(chunks))
+            chunk = int(self._chunk_order(dataset, epoch)[index])
             seed = (self._seed, dataset, epoch, chunk)
-            yield Item(stream, dataset, epoch, chunks[chunk], 0, seed)
+            yield ChunkRead(stream, dataset, epoch, chunks[chunk], skip=0, shuffle_seed=seed)
             position += self._num_streams
 
     def draws(self, stream: int, block: int) -> np.ndarray:
-        """Which data set rows `block * _DRAWS ...` of a stream come from, int [_DRAWS]."""
+        """The data sets of a stream's rows `block * _DRAWS ...`, int [_DRAWS]."""
         rng = np.random.default_rng((self._seed, 1, stream, block))
         return rng.choice(len(self._share), _DRAWS, p=self._share)
 
-    def drawn_before(self, stream: int, row: int) -> np.ndarray:
+    def count_draws(self, stream: int, row: int) -> np.ndarray:
         """How many of a stream's first `row` rows come from each data set, int [data sets]."""
         counts = np.zeros(len(self._share), np.int64)
         if len(self._share) == 1:
             return counts + row
         for block in range(-(-row // _DRAWS)):
-            upto = min(row - block * _DRAWS, _DRAWS)
-            counts += np.bincount(self.draws(stream, block)[:upto], minlength=len(counts))
+            num_draws = min(row - block * _DRAWS, _DRAWS)
+            counts += np.bincount(self.draws(stream, block)[:num_draws], minlength=len(counts))
         return counts
 
-    @functools.lru_cache(maxsize=16)  # noqa: B019 (a plan lives as long as its process)
-    def _order(self, dataset: int, epoch: int) -> np.ndarray:
+    @functools.lru_cache(maxsize=16)  # noqa: B019 (a sampler lives as long as its process)
+    def _chunk_order(self, dataset: int, epoch: int) -> np.ndarray:
         rng = np.random.default_rng((self._seed, 0, dataset, epoch))
         return rng.permutation(len(self._chunks[dataset]))
 
 
-class _Cursor:
-    """A stream's position: which data set is next, and how many rows of its open chunks are left."""
+class _StreamCursor:
+    """A position in a stream: the data set of the next row, and how many rows of each open chunk are unused."""
 
-    def __init__(self, plan: Sampler, stream: int, row: int) -> None:
-        self._plan, self._stream, self._row = plan, stream, row
-        self._draws = plan.draws(stream, row // _DRAWS)
-        before = plan.drawn_before(stream, row)
-        self._items = [plan.items_of(stream, d) for d in range(len(before))]
-        self._left = [0] * len(before)
-        self._skip = [self._fast_forward(d, int(count)) for d, count in enumerate(before)]
+    def __init__(self, sampler: Sampler, stream: int, row: int) -> None:
+        self._sampler, self._stream, self._row = sampler, stream, row
+        self._draws = sampler.draws(stream, row // _DRAWS)
+        counts = sampler.count_draws(stream, row)
+        self._reads = [sampler.chunk_reads(stream, dataset) for dataset in range(len(counts))]
+        self._num_unused = [0] * len(counts)
+        self._skip = [self._fast_forward(dataset, int(count)) for dataset, count in enumerate(counts)]
 
-    def _fast_forward(self, dataset: int, rows: int) -> int:
-        """Passes over whole chunks that were used; returns how many rows of the next one were."""
-        peeked = self._items[dataset]
-        for item in peeked:
-            if rows < len(item.chunk):
-                self._items[dataset] = _prepend(item, peeked)
-                return rows
-            rows -= len(item.chunk)
-        raise AssertionError("items_of has no end")
+    def _fast_forward(self, dataset: int, num_rows: int) -> int:
+        """Passes over chunks that are used up; returns how many rows of the next one are used."""
+        reads = self._reads[dataset]
+        for read in reads:
+            if num_rows < len(read.chunk):
+                self._reads[dataset] = _prepend(read, reads)
+                return num_rows
+            num_rows -= len(read.chunk)
+        raise AssertionError("chunk_reads has no end")
 
-    def advance(self) -> tuple[int, Item | None]:
-        """The data set of the next row, and the item to fetch first if its open chunk is used up."""
+    def advance(self) -> tuple[int, ChunkRead | None]:
+        """Returns the data set of the next row, and the chunk to read first if the open one is used up."""
         if self._row % _DRAWS == 0:
-            self._draws = self._plan.draws(self._stream, self._row // _DRAWS)
+            self._draws = self._sampler.draws(self._stream, self._row // _DRAWS)
         dataset = int(self._draws[self._row % _DRAWS])
         self._row += 1
-        item = None
-        if self._left[dataset] == 0:
-            item = dataclasses.replace(next(self._items[dataset]), skip=self._skip[dataset])
-            self._left[dataset] = len(item.chunk) - item.skip
+        read = None
+        if self._num_unused[dataset] == 0:
+            read = dataclasses.replace(next(self._reads[dataset]), skip=self._skip[dataset])
+            self._num_unused[dataset] = len(read.chunk) - read.skip
             self._skip[dataset] = 0
-        self._left[dataset] -= 1
-        return dataset, item
+        self._num_unused[dataset] -= 1
+        return dataset, read
 
 
-def _prepend(item: Item, items: Iterator[Item]) -> Iterator[Item]:
-    yield item
-    yield from items
+def _prepend(read: ChunkRead, reads: Iterator[ChunkRead]) -> Iterator[ChunkRead]:
+    yield read
+    yield from reads

@@ -1,4 +1,4 @@
-"""A worker's batches -> `tf.data` -> distributed batches on the devices, prefetched."""
+"""A worker's batches -> `tf.data` -> batches distributed to its devices, prefetched."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from cluster.data.ingest import Rows
 from textscanner.training.step import batch_signature
 
 
-class TfInput:
-    """A worker's distributed batches, prefetched by `tf.data`; an error of the pipeline comes out as it was."""
+class DistributedBatches:
+    """Iterator over a worker's batches as the strategy distributes them.
+
+    An exception in the pipeline is raised as it is, not as the `tf.errors.OpError` that TensorFlow makes of it.
+
+    Args:
+      batches: the worker's batches; each is split evenly among its replicas.
+    """
 
     def __init__(self, spec: RunSpec, batches: Iterator[Rows], strategy: tf.distribute.Strategy) -> None:
         self._error: BaseException | None = None
@@ -32,13 +38,13 @@ class TfInput:
 
         def dataset(_: tf.distribute.InputContext) -> tf.data.Dataset:
             rows = tf.data.Dataset.from_generator(replica_batches, output_signature=signature)
-            # Infinite on paper: else every step asks all workers whether there is a next one.
+            # Declared infinite: otherwise the strategy asks all workers before each step whether there is a next batch.
             endless = rows.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
             return endless.prefetch(spec.runtime.data.prefetch_batches * replicas)
 
         self._iterator = iter(strategy.distribute_datasets_from_function(dataset))
 
-    def __iter__(self) -> TfInput:
+    def __iter__(self) -> DistributedBatches:
         return self
 
     def __next__(self) -> Any:

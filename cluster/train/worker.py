@@ -19,9 +19,9 @@ from ray.train import CheckpointUploadMode
 from ray.train.collective import broadcast_from_rank_zero
 
 from cluster.config import RunSpec, WorkerConfig
-from cluster.data.ingest import dataset_names, evaluation_rows, training_sampler, worker_batches
+from cluster.data.ingest import dataset_names, evaluation_rows, make_training_sampler, worker_batches
 from cluster.data.shards import Manifest, read_manifest
-from cluster.data.tf_input import TfInput
+from cluster.data.tf_input import DistributedBatches
 from cluster.storage.checkpoints import StoredCheckpoint, fetch_checkpoint, latest_valid, step_folder, verify
 from cluster.storage.location import open_uri
 from cluster.train.rank_zero import RankZeroOutputs
@@ -67,11 +67,17 @@ def train_worker(settings: WorkerSettings) -> None:
     strategy = make_strategy(_with_threads(spec.runtime.train, context.get_local_world_size()))
     state = create_state(config, strategy)
     meta = _restore(state, settings, rank)
-    sampler = training_sampler(config)
+    sampler = make_training_sampler(config)
     worker = _Worker(spec, state, settings, rank, num_workers, meta)
-    remaining_steps = config.train.num_steps - meta.step
-    batches = worker_batches(spec, sampler, rank, num_workers, meta.step, remaining_steps)
-    tf_input = TfInput(spec, batches, strategy)
+    batches = worker_batches(
+        spec,
+        sampler,
+        worker=rank,
+        num_workers=num_workers,
+        start_step=meta.step,
+        num_steps=config.train.num_steps - meta.step,
+    )
+    tf_input = DistributedBatches(spec, batches, strategy)
     for event in training_loop(make_train_step(state), tf_input, meta.step, config.train):
         worker.handle(event)
     worker.close()
@@ -174,7 +180,9 @@ class _Worker:
         """
         names = dataset_names(self._config.data.val)
         calibration = Calibration(len(names))
-        shares = evaluation_rows(self._spec, self._config.data.val, self._val_manifests, self._rank, self._num_workers)
+        shares = evaluation_rows(
+            self._spec, self._config.data.val, self._val_manifests, worker=self._rank, num_workers=self._num_workers
+        )
         for dataset, rows in shares:
             for start in range(0, len(rows["length"]), READ_BATCH):
                 batch = slice(start, start + READ_BATCH)

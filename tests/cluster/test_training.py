@@ -15,7 +15,7 @@ import pytest
 import ray
 
 from cluster.config import RunSpec, override
-from cluster.data.ingest import training_sampler, worker_batches
+from cluster.data.ingest import make_training_sampler, worker_batches
 from cluster.errors import RunError
 from cluster.storage.checkpoints import best_checkpoint
 from cluster.storage.run_layout import RunLayout
@@ -54,8 +54,9 @@ def weights_of(folder):
 
 
 def rows_seen(config, worker, num_workers, start, steps):
-    plan = training_sampler(config.config)
-    return [b["row_id"].tolist() for b in worker_batches(config, plan, worker, num_workers, start, steps)]
+    sampler = make_training_sampler(config.config)
+    batches = worker_batches(config, sampler, worker=worker, num_workers=num_workers, start_step=start, num_steps=steps)
+    return [batch["row_id"].tolist() for batch in batches]
 
 
 def test_ingest_gives_the_planned_rows_whatever_the_workers_and_wherever_it_starts(ray_session, data):
@@ -72,9 +73,11 @@ def test_ingest_gives_the_planned_rows_whatever_the_workers_and_wherever_it_star
 
 def test_augmented_pixels_are_the_same_after_a_restart(ray_session, data):
     config = config_of(data)
-    plan = training_sampler(config.config)
-    straight = list(worker_batches(config, plan, 0, 2, 0, 9))
-    resumed = list(worker_batches(config, plan, 0, 2, 6, 3))
+    sampler = make_training_sampler(config.config)
+    straight, resumed = (
+        list(worker_batches(config, sampler, worker=0, num_workers=2, start_step=start, num_steps=9 - start))
+        for start in (0, 6)
+    )
     for a, b in zip(straight[6:], resumed, strict=True):
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])

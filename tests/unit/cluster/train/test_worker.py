@@ -22,8 +22,8 @@ def calls(monkeypatch):
     order = mock.Mock()
     context = types.SimpleNamespace(get_world_rank=lambda: 1, get_world_size=lambda: 2, get_local_world_size=lambda: 2)
     monkeypatch.setattr(worker.ray.train, "get_context", lambda: context)
-    names = ("make_strategy", "create_state", "_restore", "training_sampler", "worker_batches", "training_loop")
-    for name in (*names, "TfInput", "make_train_step", "_Worker"):
+    names = ("make_strategy", "create_state", "_restore", "make_training_sampler", "worker_batches", "training_loop")
+    for name in (*names, "DistributedBatches", "make_train_step", "_Worker"):
         monkeypatch.setattr(worker, name, getattr(order, name))
     order._restore.return_value = CheckpointMeta(RESTORED_STEP, 0.5, {})
     order.training_loop.return_value = [TrainEvent(RESTORED_STEP + 1, None, False, False, False)]
@@ -33,14 +33,14 @@ def calls(monkeypatch):
 
 def test_the_order_of_resuming_is_strategy_model_checkpoint_sampler_first_step(calls):
     names = [call[0].partition(".")[0] for call in calls.mock_calls]
-    steps = ["make_strategy", "create_state", "_restore", "training_sampler", "training_loop"]
+    steps = ["make_strategy", "create_state", "_restore", "make_training_sampler", "training_loop"]
     assert [name for name in names if name in steps] == steps
 
 
 def test_sampler_and_loop_start_at_the_restored_step(calls):
-    batches, loop = calls.worker_batches.call_args.args, calls.training_loop.call_args.args
-    rank, num_workers = 1, 2
-    assert batches[2:] == (rank, num_workers, RESTORED_STEP, SPEC.config.train.num_steps - RESTORED_STEP)
+    batches, loop = calls.worker_batches.call_args.kwargs, calls.training_loop.call_args.args
+    remaining_steps = SPEC.config.train.num_steps - RESTORED_STEP
+    assert batches == {"worker": 1, "num_workers": 2, "start_step": RESTORED_STEP, "num_steps": remaining_steps}
     assert loop[2] == RESTORED_STEP
 
 
