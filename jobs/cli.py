@@ -55,10 +55,11 @@ EXTRAS = {
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the default of an option unless it is None or False."""
+    """Shows the defaults of options, except those that mean that nothing is set."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        is_unset = action.default is None or action.default is False or action.default in ("", [])
+        return action.help if is_unset else super()._get_help_string(action)
 
 
 class Main(Protocol):

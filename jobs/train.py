@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
-from jobs.cli import add_run_arguments, cli_errors, program, run_spec
+from jobs.cli import HelpFormatter, add_run_arguments, cli_errors, program, run_spec
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -17,6 +17,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Trains a TextScanner over one or more workers. Re-run the same command to resume.",
         epilog="Any config value can be set: --set train.num_steps=5000 optimizer.learning_rate=1e-3; "
         "--dry-run prints them all.",
+        formatter_class=HelpFormatter,
     )
     add_run_arguments(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="training workers (train.workers)")

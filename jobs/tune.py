@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         "--scheduler",
         default="asha",
         metavar="NAME",
-        help="early stopping: asha, hyperband, pbt, median or fifo (none)",
+        help="early stopping: asha, hyperband, pbt, median, or fifo for none",
     )
     parser.add_argument(
         "--search", default="random", metavar="NAME", help="sampling: random, tpe (Optuna) or qmc (quasi-random)"

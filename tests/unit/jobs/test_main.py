@@ -66,8 +66,12 @@ def test_each_verb_shows_its_own_help(capsys, monkeypatch, verb):
 
 def test_a_verb_gets_the_arguments_behind_it_and_returns_its_exit_code(monkeypatch):
     calls = []
-    module = importlib.import_module("jobs.watch_spot")
-    monkeypatch.setattr(module, "main", lambda argv: calls.append(argv) or 7)
+
+    def watch_spot_main(argv):
+        calls.append(argv)
+        return 7
+
+    monkeypatch.setattr(importlib.import_module("jobs.watch_spot"), "main", watch_spot_main)
     assert main(["watch-spot", "aws", "--poll-s", "1"]) == 7
     assert calls == [["aws", "--poll-s", "1"]]
 
