@@ -10,6 +10,11 @@ from tests.factories import batch_of, rendered_records
 from textscanner.data.schema import WordRecord
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Runs tests that need Ray's default ports first: the session's own Ray cluster takes the agent's."""
+    items.sort(key=lambda item: item.get_closest_marker("default_ray_ports") is None)
+
+
 @pytest.fixture(scope="session")
 def words() -> list[WordRecord]:
     """64 easily read words with quads."""
