@@ -191,7 +191,9 @@ def _render_words(bucket: str) -> str:
     from textscanner.render.draw import RenderSettings
     from textscanner.render.fonts import find_fonts, select
 
-    render_dataset(RenderSettings(seed=0, fonts=select(find_fonts(), "train")), f"{bucket}/words", INGEST_WORDS)
+    render_dataset(
+        RenderSettings(seed=0, fonts=select(find_fonts(), "train")), f"{bucket}/words", num_words=INGEST_WORDS
+    )
     return f"{bucket}/words"
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 from cluster.data.importers.registry import FORMAT_NAMES, FORMATS_WITH_SPLITS
+from cluster.data.prepare_settings import PrepareSettings, UnknownCharacters
 from jobs.cli import HelpFormatter, cli_errors, program
 
 
@@ -21,25 +23,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("source", metavar="SOURCE", help="folder, file, zip or s3:// prefix")
     parser.add_argument("--out", required=True, metavar="URI", help="folder or s3:// prefix of the new data set")
-    parser.add_argument("--format", default="auto", metavar="NAME", help=f"one of {', '.join(FORMAT_NAMES)}")
+    parser.add_argument(
+        "--format", default=PrepareSettings.format, metavar="NAME", help=f"one of {', '.join(FORMAT_NAMES)}"
+    )
     parser.add_argument("--labels", metavar="NAME", help="label file inside SOURCE (default: the format's usual name)")
     parser.add_argument("--split", metavar="NAME", help=f"only rows of this split ({', '.join(FORMATS_WITH_SPLITS)})")
     parser.add_argument("--charset-file", metavar="FILE", help="characters to read (default: 0-9a-z, case-insensitive)")
-    parser.add_argument("--max-label-length", type=int, default=30, metavar="N", help="reject longer labels")
+    parser.add_argument(
+        "--max-label-length",
+        type=int,
+        default=PrepareSettings.max_label_length,
+        metavar="N",
+        help="reject longer labels",
+    )
     parser.add_argument(
         "--unknown",
-        choices=("keep", "reject"),
-        default="keep",
+        choices=get_args(UnknownCharacters),
+        default=PrepareSettings.unknown,
         help="labels with characters outside the charset: keep (trained as 'unknown', not scored) or reject",
     )
     parser.add_argument(
         "--max-reject-share",
         type=float,
-        default=0.5,
+        default=PrepareSettings.max_reject_share,
         metavar="X",
         help="fail if more than this share is rejected; 0..1",
     )
-    parser.add_argument("--shard-mib", type=int, default=128, metavar="N", help="largest shard in MiB")
+    parser.add_argument(
+        "--shard-mib", type=int, default=PrepareSettings.shard_mib, metavar="N", help="largest shard in MiB"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing data set")
     return parser
 
@@ -49,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prepares; returns the exit code."""
     args = _parser().parse_args(argv)
     from cluster.data.dataset_writer import REJECTS_NAME, SAMPLES_NAME
-    from cluster.data.import_dataset import PrepareSettings, prepare_dataset
+    from cluster.data.import_dataset import prepare_dataset
     from textscanner.charset import ALPHANUMERIC, load_charset
 
     settings = PrepareSettings(

@@ -1,7 +1,8 @@
-"""Writing a data set in parts: Ray Data tasks write the shards of a part each, and what is complete survives a kill.
+"""Writes a data set in parts: each Ray Data task writes the shards of one part, and complete parts survive a kill.
 
-A finished part leaves `_parts/NUMBER.json` (its shards, its rejects) beside the shards. The same command finds it and
-does only the rest. At the end the parts become the manifest, `rejects.jsonl` and `samples.png`, and `_parts` goes.
+A complete part leaves `_parts/NUMBER.json` (its shards and rejects) beside the shards. A later run of the same work
+finds these files and writes only the missing parts. In the end the parts become the manifest, `rejects.jsonl` and
+`samples.png`, and `_parts` is deleted.
 """
 
 from __future__ import annotations
@@ -15,15 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ray
-import tqdm
 
-from cluster.data.shards import (
-    Manifest,
-    ShardInfo,
-    ShardWriter,
-    read_row_group,
-    write_manifest,
-)
+from cluster.data.shards import Manifest, ShardInfo, ShardWriter, read_row_group, write_manifest
+from cluster.progress_bar import progress_bar
 from cluster.session import local_session
 from cluster.storage.location import Location, open_uri
 from cluster.tasks import map_in_order
@@ -35,126 +30,131 @@ PARTS_NAME = "_parts"
 IDENTITY_NAME = "identity.json"
 REJECTS_NAME = "rejects.jsonl"
 SAMPLES_NAME = "samples.png"
-SAMPLES = 24
-# Rows of a part: enough parts to go round many cores, none so small that its start is what takes the time.
-PARTS_WANTED, MIN_ROWS, MAX_ROWS = 64, 1024, 65_536
-PARTS_PER_CPU = 4  # in one Ray Data execution; bounds what waits in memory
+NUM_SAMPLES = 24
+# Enough parts to keep many cores busy, none so small that starting its task dominates.
+TARGET_NUM_PARTS, MIN_PART_ROWS, MAX_PART_ROWS = 64, 1024, 65_536
+# Parts per Ray Data execution: bounds what waits in memory.
+PARTS_PER_CPU, MIN_PARTS_PER_EXECUTION = 4, 16
+FILE_UNIT = "file"  # progress unit of sources whose parts are files with an unknown number of rows
 
 
 @dataclasses.dataclass(frozen=True)
 class BuildSpec:
-    """What is written where.
+    """A data set to write.
 
     Attributes:
-      identity: what the shards depend on: an unfinished data set of another identity is not gone on with.
-      max_shard_bytes: of images, per shard.
+      identity: everything that the shards depend on; complete parts are reused only if it is the same.
+      max_shard_bytes: size limit of the images of a shard.
     """
 
     out_uri: str
     identity: dict[str, Any]
     max_shard_bytes: int
 
-    def writer(self, part: int) -> ShardWriter:
-        """The shards of a part."""
-        return ShardWriter(self.out_uri, part, self.max_shard_bytes)
-
 
 @dataclasses.dataclass(frozen=True)
 class BuildResult:
-    """All parts, written.
+    """All parts of a data set.
 
     Attributes:
-      rejects: by reason.
-      notes: counts that the parts' work kept.
+      rejects: number of rejected rows by reason, most frequent first.
+      counts: number of rows that the part function counted, by name.
     """
 
     shards: list[ShardInfo]
     rejects: dict[str, int]
-    notes: dict[str, int]
+    counts: dict[str, int]
 
 
 PartRow = WordRecord | Reject
-Work = Callable[[Any], Iterator[PartRow | str]]
-"""A part's rows; a string is a thing to be counted under that name."""
+PartFunction = Callable[[Any], Iterator[PartRow | str]]
+"""Yields the rows of a part. A string increments the count of that name."""
 
 
-def rows_per_part(total: int) -> int:
-    """How many rows a part of a data set of `total` rows has."""
-    return min(max(math.ceil(total / PARTS_WANTED), MIN_ROWS), MAX_ROWS)
+def rows_per_part(num_rows: int) -> int:
+    """Size of the parts of a data set of `num_rows` rows."""
+    return min(max(math.ceil(num_rows / TARGET_NUM_PARTS), MIN_PART_ROWS), MAX_PART_ROWS)
 
 
-def build(
-    destination: BuildSpec,
+def build_shards(
+    spec: BuildSpec,
     parts: Iterable[Any],
-    work: Work,
+    part_function: PartFunction,
+    *,
     total: int,
     unit: str,
-    verb: str,
+    description: str,
     num_cpus: int | None = None,
 ) -> BuildResult:
-    """Writes every part that is not there yet, with a progress bar.
+    """Writes every part that is not complete yet, with a progress bar.
 
     Args:
-      work: picklable; run in a task.
-      total: parts' sizes in all, as the bar counts them: parts with `unit` "file", else rows.
+      parts: in the same order on every call; each must be picklable.
+      part_function: must be picklable; runs in a Ray task.
+      total: size of all parts in units.
+      unit: FILE_UNIT counts parts, anything else counts rows.
+      description: label of the progress bar.
+      num_cpus: CPUs of a cluster that this call starts; all cores by default.
 
     Raises:
-      ValueError: as `work`.
+      UserError: as `part_function`.
       StorageError: storage refuses or does not answer.
     """
-    folder = open_uri(destination.out_uri).join(PARTS_NAME)
-    done = _complete_parts(folder, destination.identity)
-    writing = _WritePart(destination, work)
-    with local_session(num_cpus), tqdm.tqdm(total=total, unit=unit, desc=verb) as bar:
-        seen = 0
-        for leg in _legs(enumerate(parts)):
-            seen += len(leg)
-            for index in done & {index for index, _ in leg}:
-                bar.update(1 if unit == "file" else _rows(json.loads(_part_file(folder, index).read_bytes())))
-            todo = [{"index": index, "part": part} for index, part in leg if index not in done]
-            for result in map_in_order(writing, todo) if todo else ():
-                bar.update(1 if unit == "file" else int(result["rows"]))
-    return _collect(destination, folder, seen)
+    folder = open_uri(spec.out_uri).join(PARTS_NAME)
+    complete = _complete_parts(folder, spec.identity)
+    write_part = _WritePart(spec, part_function)
+    num_parts = 0
+    with local_session(num_cpus), progress_bar(description, total, unit) as advance:
+        for batch in _batch_parts(enumerate(parts)):
+            num_parts += len(batch)
+            for index in complete & {index for index, _ in batch}:
+                advance(1 if unit == FILE_UNIT else _num_rows(json.loads(_part_file(folder, index).read_bytes())))
+            missing = [{"index": index, "part": part} for index, part in batch if index not in complete]
+            for result in map_in_order(write_part, missing) if missing else ():
+                advance(1 if unit == FILE_UNIT else int(result["rows"]))
+    return _collect(spec, folder, num_parts)
 
 
-def finish(destination: BuildSpec, built: BuildResult, origin: dict[str, Any]) -> Manifest:
-    """Writes the samples, then the manifest: from now on the data set exists."""
-    place = open_uri(destination.out_uri)
-    place.join(SAMPLES_NAME).write_bytes(_samples(destination.out_uri, built.shards))
-    manifest = write_manifest(destination.out_uri, built.shards, reject_counts=built.rejects, origin=origin)
-    place.join(PARTS_NAME).delete_tree()
+def finalize(spec: BuildSpec, result: BuildResult, origin: dict[str, Any]) -> Manifest:
+    """Writes the samples, then the manifest, which makes the shards a data set."""
+    location = open_uri(spec.out_uri)
+    location.join(SAMPLES_NAME).write_bytes(_draw_samples(spec.out_uri, result.shards))
+    manifest = write_manifest(spec.out_uri, result.shards, reject_counts=result.rejects, origin=origin)
+    location.join(PARTS_NAME).delete_tree()
     return manifest
 
 
 @dataclasses.dataclass(frozen=True)
 class _WritePart:
-    destination: BuildSpec
-    work: Work
+    spec: BuildSpec
+    part_function: PartFunction
 
     def __call__(self, row: dict[str, Any]) -> dict[str, int]:
         index = int(row["index"])
-        writer = self.destination.writer(index)
+        writer = ShardWriter(self.spec.out_uri, index, self.spec.max_shard_bytes)
         rejects: list[Reject] = []
-        notes: collections.Counter[str] = collections.Counter()
-        for found in self.work(row["part"]):
-            if isinstance(found, Reject):
-                rejects.append(found)
-            elif isinstance(found, str):
-                notes[found] += 1
+        counts: collections.Counter[str] = collections.Counter()
+        for result in self.part_function(row["part"]):
+            if isinstance(result, Reject):
+                rejects.append(result)
+            elif isinstance(result, str):
+                counts[result] += 1
             else:
-                writer.add(found)
-        told = {
+                writer.add(result)
+        summary = {
             "shards": [shard.as_dict() for shard in writer.close()],
             "rejects": [dataclasses.asdict(reject) for reject in rejects],
-            "notes": notes,
+            "counts": counts,
         }
-        folder = open_uri(self.destination.out_uri).join(PARTS_NAME)
-        _part_file(folder, index).write_bytes(json.dumps(told, ensure_ascii=False).encode())
-        return {"index": index, "rows": _rows(told)}
+        # Written last: a part without this file is written again.
+        folder = open_uri(self.spec.out_uri).join(PARTS_NAME)
+        _part_file(folder, index).write_bytes(json.dumps(summary, ensure_ascii=False).encode())
+        return {"index": index, "rows": _num_rows(summary)}
 
 
-def _rows(told: dict[str, Any]) -> int:
-    return sum(shard["num_rows"] for shard in told["shards"]) + len(told["rejects"])
+def _num_rows(summary: dict[str, Any]) -> int:
+    """Rows of a part's summary, rejected ones included."""
+    return sum(int(shard["num_rows"]) for shard in summary["shards"]) + len(summary["rejects"])
 
 
 def _part_file(folder: Location, index: int) -> Location:
@@ -162,55 +162,57 @@ def _part_file(folder: Location, index: int) -> Location:
 
 
 def _complete_parts(folder: Location, identity: dict[str, Any]) -> set[int]:
-    """Numbers of the parts that an earlier try of the same work has written; another work's are removed."""
-    mark = folder.join(IDENTITY_NAME)
-    told = json.dumps(identity, indent=2, sort_keys=True).encode()
-    if mark.exists() and mark.read_bytes() == told:
+    """Indices of the parts that an earlier run of the same work completed; parts of other work are deleted."""
+    identity_file = folder.join(IDENTITY_NAME)
+    content = json.dumps(identity, indent=2, sort_keys=True).encode()
+    if identity_file.exists() and identity_file.read_bytes() == content:
         return {int(name.removesuffix(".json")) for name, _ in folder.names() if name[:1].isdigit()}
     folder.delete_tree()
-    mark.write_bytes(told)
+    identity_file.write_bytes(content)
     return set()
 
 
-def _legs(parts: Iterator[tuple[int, Any]]) -> Iterator[list[tuple[int, Any]]]:
-    leg: list[tuple[int, Any]] = []
+def _batch_parts(parts: Iterator[tuple[int, Any]]) -> Iterator[list[tuple[int, Any]]]:
+    """Groups parts into Ray Data executions, by the size that the cluster has now: it may grow in the meantime."""
+    batch: list[tuple[int, Any]] = []
     for part in parts:
-        leg.append(part)
-        if len(leg) >= max(16, PARTS_PER_CPU * ray.cluster_resources().get("CPU", 1)):
-            yield leg
-            leg = []
-    if leg:
-        yield leg
+        batch.append(part)
+        num_cpus: float = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
+        if len(batch) >= max(MIN_PARTS_PER_EXECUTION, PARTS_PER_CPU * num_cpus):
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
-def _collect(destination: BuildSpec, folder: Location, num_parts: int) -> BuildResult:
-    """Reads what the parts left, one at a time; the list of rejects grows on disk."""
+def _collect(spec: BuildSpec, folder: Location, num_parts: int) -> BuildResult:
+    """Merges the parts' summaries, one in memory at a time; the list of rejects grows on disk."""
     shards: list[ShardInfo] = []
-    reasons: collections.Counter[str] = collections.Counter()
-    notes: collections.Counter[str] = collections.Counter()
-    with tempfile.TemporaryFile() as listing:
+    rejects: collections.Counter[str] = collections.Counter()
+    counts: collections.Counter[str] = collections.Counter()
+    with tempfile.TemporaryFile() as reject_lines:
         for index in range(num_parts):
-            told = json.loads(_part_file(folder, index).read_bytes())
-            shards += [ShardInfo.from_dict(shard) for shard in told["shards"]]
-            notes.update(told["notes"])
-            for reject in told["rejects"]:
-                reasons[reject["reason"]] += 1
-                listing.write(json.dumps(reject, ensure_ascii=False).encode() + b"\n")
-        listing.seek(0)
-        open_uri(destination.out_uri).join(REJECTS_NAME).write_bytes(listing.read())
-    return BuildResult(shards, dict(reasons.most_common()), dict(notes))
+            summary = json.loads(_part_file(folder, index).read_bytes())
+            shards += [ShardInfo.from_dict(shard) for shard in summary["shards"]]
+            counts.update(summary["counts"])
+            for reject in summary["rejects"]:
+                rejects[reject["reason"]] += 1
+                reject_lines.write(json.dumps(reject, ensure_ascii=False).encode() + b"\n")
+        reject_lines.seek(0)
+        open_uri(spec.out_uri).join(REJECTS_NAME).write_bytes(reject_lines.read())
+    return BuildResult(shards, dict(rejects.most_common()), dict(counts))
 
 
-def _samples(dataset_uri: str, shards: list[ShardInfo]) -> bytes:
-    """A picture of words spread over the data set with their text and quads."""
+def _draw_samples(dataset_uri: str, shards: list[ShardInfo]) -> bytes:
+    """A PNG with words from all over the data set, their text and their quads."""
     from textscanner.evaluation.visualization import encode_png, labelled_words
 
     refs = [ref for shard in shards for ref in shard.refs()]
-    chosen = refs[:: max(1, len(refs) // 6)][:6]
-    each = math.ceil(SAMPLES / len(chosen))
+    sampled_refs = refs[:: max(1, len(refs) // 6)][:6]
+    words_per_group = math.ceil(NUM_SAMPLES / len(sampled_refs))
     records: list[WordRecord] = []
-    for ref in chosen:
+    for ref in sampled_refs:
         table = read_row_group(dataset_uri, ref)
-        stride = max(1, table.num_rows // each)
-        records += schema.from_table(table.take(list(range(0, table.num_rows, stride))[:each]))
-    return encode_png(labelled_words(records[:SAMPLES]))
+        stride = max(1, table.num_rows // words_per_group)
+        records += schema.from_table(table.take(list(range(0, table.num_rows, stride))[:words_per_group]))
+    return encode_png(labelled_words(records[:NUM_SAMPLES]))

@@ -1,7 +1,7 @@
-"""Labelled images -> a data set: rows read, checked and written part by part in Ray Data tasks, rejects listed.
+"""Labelled images -> a data set. Ray Data tasks read, check and write one part each; rejected rows are listed.
 
-What an importer finds in a part (`cluster/data/importers`) is checked here, row by row. Order and parts follow the
-source, so the same source gives the same bytes.
+An importer (`cluster/data/importers`) reads the rows of a part, and each row is checked here. Order and parts follow
+the source, so the same source gives the same bytes.
 """
 
 from __future__ import annotations
@@ -10,61 +10,45 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.data.dataset_writer import REJECTS_NAME, BuildSpec, PartRow, build, finish, rows_per_part
+from cluster.data.dataset_writer import (
+    FILE_UNIT,
+    REJECTS_NAME,
+    BuildResult,
+    BuildSpec,
+    PartRow,
+    build_shards,
+    finalize,
+    rows_per_part,
+)
 from cluster.data.importers.packed import TarShards
 from cluster.data.importers.registry import open_source
 from cluster.data.importers.source import Source
+from cluster.data.prepare_settings import PrepareSettings
 from cluster.data.shards import Manifest, prepare_destination
 from cluster.storage.location import absolute_uri, open_uri
-from textscanner.charset import Charset
 from textscanner.data.annotations import Reject, to_record
+from textscanner.errors import UserError
 
-UNKNOWN_NOTE = "rows_with_unknown_characters"
-
-
-@dataclasses.dataclass(frozen=True)
-class PrepareSettings:
-    """What is taken, and how it is stored.
-
-    Attributes:
-      format: one of `sources.FORMATS`.
-      split: only rows of this split.
-      labels: the label file's name, None for the format's usual one.
-      max_label_length: longer labels are set aside.
-      unknown: rows with characters outside the charset are kept as annotated (training maps the character to the
-        class "unknown", scoring leaves it out), or rejected.
-      max_reject_share: more rejects than this end the job.
-      shard_mib: images per shard at most.
-    """
-
-    charset: Charset
-    format: str = "auto"
-    split: str | None = None
-    labels: str | None = None
-    max_label_length: int = 30
-    unknown: str = "keep"
-    max_reject_share: float = 0.5
-    shard_mib: int = 128
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.shard_mib <= 1024:
-            raise ValueError(f"--shard-mib is {self.shard_mib}: must be 1 to 1024; 64 to 256 suit object stores")
-        if not 0 <= self.max_reject_share <= 1:
-            raise ValueError(f"--max-reject-share is {self.max_reject_share}: must be 0 to 1")
+UNKNOWN_COUNT = "rows_with_unknown_characters"
 
 
-def prepare_dataset(source_uri: str, out_uri: str, settings: PrepareSettings, overwrite: bool = False) -> Manifest:
-    """Writes the data set; goes on where an earlier try with the same arguments ended.
+def prepare_dataset(source_uri: str, out_uri: str, settings: PrepareSettings, *, overwrite: bool = False) -> Manifest:
+    """Imports labelled images, with a progress bar. The same call resumes an interrupted one.
+
+    Args:
+      source_uri: folder, file, zip or object storage prefix with labelled images.
+      out_uri: folder or object storage prefix of the new data set.
+      overwrite: replaces an existing data set.
 
     Raises:
-      ValueError: the source cannot be read, the destination is taken, or too little remains.
+      UserError: the source cannot be read, the data set exists already, or too many rows are rejected.
       StorageError: storage refuses or does not answer.
     """
     source_uri, out_uri = absolute_uri(source_uri), absolute_uri(out_uri)
     source = open_source(source_uri, settings.format, split=settings.split, label_file=settings.labels)
     total = source.count()
     if not total:
-        raise ValueError(f"{source_uri} has no row" + (f" of split {settings.split!r}" if settings.split else ""))
+        raise UserError(f"{source_uri} has no row" + (f" of split {settings.split!r}" if settings.split else ""))
     identity = {
         "source": repr(source),
         "version": source.version(),
@@ -72,42 +56,54 @@ def prepare_dataset(source_uri: str, out_uri: str, settings: PrepareSettings, ov
         "charset": settings.charset.characters,
     }
     identity |= {name: getattr(settings, name) for name in ("max_label_length", "unknown", "shard_mib")}
-    destination = BuildSpec(out_uri, identity, settings.shard_mib << 20)
+    spec = BuildSpec(out_uri, identity, settings.shard_mib << 20)
     prepare_destination(out_uri, overwrite)
-    unit = "file" if isinstance(source, TarShards) else "word"
-    parts = source.parts(rows_per_part(total))
-    built = build(destination, parts, _Check(source, settings), total, unit, "prepare")
-    kept, rejected = sum(shard.num_rows for shard in built.shards), sum(built.rejects.values())
-    if kept == 0 or rejected / (kept + rejected) > settings.max_reject_share:
-        raise ValueError(
-            f"{source_uri}: {rejected} of {kept + rejected} rows were set aside ({built.rejects}), more than "
-            f"--max-reject-share {settings.max_reject_share:g} allows; they are listed in "
-            f"{open_uri(out_uri).join(REJECTS_NAME).uri}"
-        )
+    result = build_shards(
+        spec,
+        source.parts(rows_per_part(total)),
+        _ImportPart(source, settings),
+        total=total,
+        unit=FILE_UNIT if isinstance(source, TarShards) else "word",
+        description="prepare",
+    )
+    _check_rejects(source_uri, out_uri, result, settings.max_reject_share)
     origin: dict[str, Any] = {
         "made_by": "jobs.prepare",
         "source": source_uri.rstrip("/").rsplit("/", 1)[-1],
         "split": settings.split,
-        UNKNOWN_NOTE: built.notes.get(UNKNOWN_NOTE, 0),
+        UNKNOWN_COUNT: result.counts.get(UNKNOWN_COUNT, 0),
     }
-    return finish(destination, built, origin)
+    return finalize(spec, result, origin)
+
+
+def _check_rejects(source_uri: str, out_uri: str, result: BuildResult, max_reject_share: float) -> None:
+    """Raises a UserError if no row remains or too many are rejected."""
+    num_accepted = sum(shard.num_rows for shard in result.shards)
+    num_rejected = sum(result.rejects.values())
+    total = num_accepted + num_rejected
+    if num_accepted == 0 or num_rejected / total > max_reject_share:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in result.rejects.items())
+        raise UserError(
+            f"max_reject_share is {max_reject_share:g}: {num_rejected} of {total} rows of {source_uri} are rejected "
+            f"({reasons}); they are listed in {open_uri(out_uri).join(REJECTS_NAME).uri}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
-class _Check:
+class _ImportPart:
     source: Source
     settings: PrepareSettings
 
     def __call__(self, part: Any) -> Iterator[PartRow | str]:
-        for found in self.source.read(part):
-            record = found if isinstance(found, Reject) else to_record(found, self.settings.max_label_length)
+        for row in self.source.read(part):
+            record = row if isinstance(row, Reject) else to_record(row, self.settings.max_label_length)
             if isinstance(record, Reject):
                 yield record
                 continue
-            strange = self.settings.charset.unknown_characters(record.text)
-            if strange and self.settings.unknown == "reject":
-                yield Reject(record.source, "unknown_character", f"{strange} in {record.text!r}")
+            unknown = self.settings.charset.unknown_characters(record.text)
+            if unknown and self.settings.unknown == "reject":
+                yield Reject(record.source, "unknown_character", f"{unknown} in {record.text!r}")
                 continue
-            if strange:
-                yield UNKNOWN_NOTE
+            if unknown:
+                yield UNKNOWN_COUNT
             yield record

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.data.dataset_writer import BuildSpec, build, finish, rows_per_part
+from cluster.data.dataset_writer import BuildSpec, build_shards, finalize, rows_per_part
 from cluster.data.shards import Manifest, prepare_destination
 from cluster.storage.location import absolute_uri
 from textscanner.data.schema import WordRecord
@@ -24,6 +24,7 @@ MAX_SHARD_BYTES = 128 << 20
 def render_dataset(
     settings: RenderSettings,
     out_uri: str,
+    *,
     num_words: int,
     num_cpus: int | None = None,
     overwrite: bool = False,
@@ -50,7 +51,15 @@ def render_dataset(
     prepare_destination(out_uri, overwrite)
     size = rows_per_part(num_words)
     parts = [(start, min(start + size, num_words)) for start in range(0, num_words, size)]
-    result = build(spec, parts, _RenderPart(settings), num_words, "word", "render", num_cpus)
+    result = build_shards(
+        spec,
+        parts,
+        _RenderPart(settings),
+        total=num_words,
+        unit="word",
+        description="render",
+        num_cpus=num_cpus,
+    )
     origin: dict[str, Any] = {
         "made_by": "jobs.render",
         "seed": settings.seed,
@@ -63,7 +72,7 @@ def render_dataset(
         "font_families": len(settings.families),
         "font_faces": len(settings.fonts),
     }
-    return finish(spec, result, origin)
+    return finalize(spec, result, origin)
 
 
 @dataclasses.dataclass(frozen=True)

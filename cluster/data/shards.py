@@ -1,8 +1,8 @@
 """Prepared data sets: Parquet shards plus a manifest that is written last.
 
-A folder without `manifest.json` is not a data set: a writer that died leaves shards that nobody reads. The manifest
-names every shard with its size, and every row group with its place in the shard and its SHA-256. So ingest plans
-without opening a shard, fetches a row group in one request, and knows a flipped byte before it is trained on.
+A folder without `manifest.json` is not a data set: nobody reads the shards of a writer that died. The manifest lists
+every shard with its size, and every row group with its byte range and SHA-256. So the sampler needs no shard, ingest
+fetches a row group in one request, and a flipped byte is detected before it is trained on.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from cluster.errors import StorageError
 from cluster.storage.location import open_uri
 from textscanner.data import schema
 from textscanner.data.schema import DATASET_MANIFEST_NAME, SCHEMA_VERSION, WordRecord
+from textscanner.errors import UserError
 
 ROW_GROUP_ROWS = 256
 SHARD_NAME = re.compile(r"shard-[0-9-]+\.parquet")
@@ -32,7 +33,7 @@ SHARD_NAME = re.compile(r"shard-[0-9-]+\.parquet")
 
 @dataclasses.dataclass(frozen=True)
 class RowGroup:
-    """Rows of a shard that are fetched together: bytes `start:stop` of the file."""
+    """Rows of a shard that are fetched together: bytes `start:stop` of its file."""
 
     num_rows: int
     start: int
@@ -42,7 +43,14 @@ class RowGroup:
 
 @dataclasses.dataclass(frozen=True)
 class RowGroupRef:
-    """All that is needed to fetch a row group: `index` in its shard, whose footer begins at `footer_start`."""
+    """All that is needed to fetch a row group.
+
+    Attributes:
+      shard: file name of its shard.
+      shard_bytes: size of the shard.
+      footer_start: offset of the shard's Parquet footer, which ends with the file.
+      index: index of the row group in its shard.
+    """
 
     shard: str
     shard_bytes: int
@@ -53,12 +61,14 @@ class RowGroupRef:
 
 @dataclasses.dataclass(frozen=True)
 class ShardInfo:
-    """What the manifest says of a shard.
+    """A shard's entry in the manifest.
 
     Attributes:
-      row_groups: in order; what is behind the last one is the Parquet footer.
-      characters: how often each character occurs in the labels.
-      num_with_quads: rows whose character quads are known.
+      num_bytes: size of the file.
+      row_groups: in order; the rest of the file is the Parquet footer.
+      characters: number of occurrences of each character in the labels.
+      num_with_quads: rows with character quads.
+      max_label_length: characters of the longest label.
     """
 
     name: str
@@ -71,27 +81,26 @@ class ShardInfo:
     max_label_length: int
 
     def as_dict(self) -> dict[str, Any]:
-        """As it stands in the manifest."""
+        """The JSON-compatible entry that `from_dict` reads."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, told: dict[str, Any]) -> ShardInfo:
-        """What `as_dict` gave."""
-        return cls(**{**told, "row_groups": tuple(RowGroup(**group) for group in told["row_groups"])})
+    def from_dict(cls, entry: dict[str, Any]) -> ShardInfo:
+        return cls(**{**entry, "row_groups": tuple(RowGroup(**group) for group in entry["row_groups"])})
 
     def refs(self) -> Iterator[RowGroupRef]:
-        """Its row groups, in order."""
+        """Yields the row groups in order."""
         for i, group in enumerate(self.row_groups):
             yield RowGroupRef(self.name, self.num_bytes, self.row_groups[-1].stop, i, group)
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """A data set.
+    """The manifest of a data set.
 
     Attributes:
-      reject_counts: rows that were left out, by reason.
-      origin: how the set was made, for people.
+      reject_counts: rejected rows by reason.
+      origin: how the data set was made; for people, nothing depends on it.
     """
 
     schema_version: int
@@ -101,12 +110,12 @@ class Manifest:
 
     @property
     def num_rows(self) -> int:
-        """Rows over all shards."""
+        """Number of rows over all shards."""
         return sum(shard.num_rows for shard in self.shards)
 
     @property
     def characters(self) -> dict[str, int]:
-        """How often each character occurs in the labels, most frequent first."""
+        """Number of occurrences of each character in the labels, most frequent first."""
         counts: collections.Counter[str] = collections.Counter()
         for shard in self.shards:
             counts.update(shard.characters)
@@ -114,59 +123,59 @@ class Manifest:
 
     @property
     def content_hash(self) -> str:
-        """A SHA-256 over the shards' hashes: equal for equal content."""
+        """SHA-256 over the shards' hashes: equal for equal content."""
         return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
 
 
 def prepare_destination(dataset_uri: str, overwrite: bool = False) -> None:
-    """Makes sure that a new data set may be written here; removes the old one, manifest first, when overwriting.
+    """Checks that a new data set may be written to a URI, and deletes an existing one if it may be replaced.
 
     Raises:
-      ValueError: a data set is there and `overwrite` is false.
+      UserError: a data set exists and `overwrite` is false.
+      StorageError: storage refuses or does not answer.
     """
-    place = open_uri(dataset_uri)
-    if not place.join(DATASET_MANIFEST_NAME).exists():
+    location = open_uri(dataset_uri)
+    if not location.join(DATASET_MANIFEST_NAME).exists():
         return
     if not overwrite:
-        raise ValueError(f"{dataset_uri} holds a data set: give another --out, or --overwrite to replace it")
-    place.join(DATASET_MANIFEST_NAME).delete()
-    for name, is_folder in place.names():
+        raise UserError(f"out is {dataset_uri}, which holds a data set: choose another URI, or replace it (overwrite)")
+    location.join(DATASET_MANIFEST_NAME).delete()  # first: from now on the rest is no data set
+    for name, is_folder in location.names():
         if not is_folder and SHARD_NAME.fullmatch(name):
-            place.join(name).delete()
+            location.join(name).delete()
 
 
 class ShardWriter:
-    """The shards of one part of a data set: a new one is begun when `max_bytes` of images are in memory."""
+    """Writes the shards of one part of a data set, each as soon as `max_bytes` of images are in memory."""
 
     def __init__(self, dataset_uri: str, part: int, max_bytes: int) -> None:
         self._uri, self._part, self._max_bytes = dataset_uri, part, max_bytes
         self._records: list[WordRecord] = []
-        self._held = 0
+        self._image_bytes = 0
         self.shards: list[ShardInfo] = []
 
     def add(self, record: WordRecord) -> None:
-        """Takes a record."""
         self._records.append(record)
-        self._held += len(record.image)
-        if self._held >= self._max_bytes:
+        self._image_bytes += len(record.image)
+        if self._image_bytes >= self._max_bytes:
             self._flush()
 
     def close(self) -> list[ShardInfo]:
-        """Writes what is left; all shards."""
+        """Writes the remaining records and returns all shards."""
         if self._records:
             self._flush()
         return self.shards
 
     def _flush(self) -> None:
         self.shards.append(write_shard(self._uri, f"{self._part:05d}-{len(self.shards):03d}", self._records))
-        self._records, self._held = [], 0
+        self._records, self._image_bytes = [], 0
 
 
 def write_shard(dataset_uri: str, number: str, records: list[WordRecord]) -> ShardInfo:
     """Writes one shard; the same records give the same bytes."""
     name = f"shard-{number}.parquet"
     sink = pa.BufferOutputStream()
-    # Images are compressed already: packing and statistics would cost time and give nothing.
+    # Images are compressed already: compressing them again and keeping statistics would only cost time.
     pq.write_table(
         schema.to_table(records),
         sink,
@@ -195,10 +204,10 @@ def write_shard(dataset_uri: str, number: str, records: list[WordRecord]) -> Sha
 def write_manifest(
     dataset_uri: str, shards: list[ShardInfo], *, reject_counts: dict[str, int], origin: dict[str, Any]
 ) -> Manifest:
-    """Writes the manifest: from now on the data set exists."""
+    """Writes the manifest, which makes the shards a data set. Shards without rows are left out."""
     ordered = tuple(sorted((shard for shard in shards if shard.num_rows), key=lambda shard: shard.name))
     manifest = Manifest(SCHEMA_VERSION, ordered, dict(reject_counts), dict(origin))
-    told = {
+    content = {
         "schema_version": manifest.schema_version,
         "num_rows": manifest.num_rows,
         "characters": manifest.characters,
@@ -206,49 +215,53 @@ def write_manifest(
         "origin": manifest.origin,
         "shards": [shard.as_dict() for shard in ordered],
     }
-    text = json.dumps(told, indent=2, ensure_ascii=False)
+    text = json.dumps(content, indent=2, ensure_ascii=False)
     open_uri(dataset_uri).join(DATASET_MANIFEST_NAME).write_bytes(text.encode())
     return manifest
 
 
 def is_dataset(uri: str) -> bool:
-    """Whether a prepared data set is there."""
+    """Whether a URI is a prepared data set."""
     return open_uri(uri).join(DATASET_MANIFEST_NAME).exists()
 
 
 def read_manifest(dataset_uri: str) -> Manifest:
-    """The manifest of a data set.
+    """Reads the manifest of a data set.
 
     Raises:
-      ValueError: there is none, or it is damaged or of another version.
+      UserError: there is none, or it is damaged or of another version.
+      StorageError: storage refuses or does not answer.
     """
     location = open_uri(dataset_uri).join(DATASET_MANIFEST_NAME)
     if not location.exists():
-        raise ValueError(
-            f"{dataset_uri} is not a prepared data set (no {DATASET_MANIFEST_NAME}): make one with "
-            f"`python -m jobs.prepare SOURCE --out {dataset_uri}` or `python -m jobs.render --out {dataset_uri} ...`"
+        raise UserError(
+            f"{dataset_uri} is not a prepared data set (no {DATASET_MANIFEST_NAME}): convert labelled images with the "
+            "command prepare, or render words with the command render"
         )
     try:
         return _parse_manifest(location.uri, json.loads(location.read_bytes()))
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{location.uri} is damaged ({error}): restore it, or prepare the data set again") from None
+        raise UserError(f"{location.uri} is damaged ({error}): restore it, or prepare the data set again") from None
 
 
-def _parse_manifest(uri: str, told: dict[str, Any]) -> Manifest:
-    if told.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(
-            f"{uri} has schema version {told.get('schema_version')}, this program reads {SCHEMA_VERSION}: "
-            "prepare the data set again"
+def _parse_manifest(uri: str, content: dict[str, Any]) -> Manifest:
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{uri} has schema version {version}, this program reads {SCHEMA_VERSION}: prepare the data set again"
         )
-    shards = tuple(ShardInfo.from_dict(shard) for shard in told["shards"])
-    return Manifest(told["schema_version"], shards, told["reject_counts"], told["origin"])
+    shards = tuple(ShardInfo.from_dict(shard) for shard in content["shards"])
+    return Manifest(version, shards, content["reject_counts"], content["origin"])
 
 
 def read_row_group(dataset_uri: str, ref: RowGroupRef, cache: RowGroupCache | None = None) -> pa.Table:
-    """One row group of a shard, checked against the manifest.
+    """Reads a row group and verifies it against the manifest.
+
+    Args:
+      cache: is asked first, and stores what was fetched.
 
     Raises:
-      ValueError: the shard is missing, cut off or damaged.
+      UserError: the shard is missing, truncated, damaged or out of reach.
     """
     group = ref.group
     data = cache.get(group.sha256) if cache is not None else None
@@ -262,10 +275,10 @@ def read_row_group(dataset_uri: str, ref: RowGroupRef, cache: RowGroupCache | No
 
 
 def read_records(dataset_uri: str) -> Iterator[WordRecord]:
-    """All records of a data set in storage order, a row group in memory at a time.
+    """Yields all records of a data set in storage order, with one row group in memory at a time.
 
     Raises:
-      ValueError: as `read_manifest` and `read_row_group`.
+      UserError, StorageError: as `read_manifest` and `read_row_group`.
     """
     for shard in read_manifest(dataset_uri).shards:
         for ref in shard.refs():
@@ -273,14 +286,14 @@ def read_records(dataset_uri: str) -> Iterator[WordRecord]:
 
 
 def _fetch(dataset_uri: str, name: str, group: RowGroup) -> bytes:
-    """The bytes of a row group; fetched once more if they are not what the manifest says."""
+    """The bytes of a row group; fetched a second time if the first does not match the manifest."""
     for _ in range(2):
         data = _read_range(dataset_uri, name, group.start, group.stop)
         if hashlib.sha256(data).hexdigest() == group.sha256:
             return data
-    raise ValueError(
+    raise UserError(
         f"{dataset_uri}/{name}, bytes {group.start}-{group.stop}: their SHA-256 is not the manifest's; the shard is "
-        "damaged: restore it, or prepare the set again"
+        "damaged: restore it, or prepare the data set again"
     )
 
 
@@ -290,36 +303,42 @@ def _footer(dataset_uri: str, name: str, start: int, stop: int) -> pq.FileMetaDa
     try:
         return pq.read_metadata(pa.PythonFile(_Window(data, start, stop), mode="r"))
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{dataset_uri}/{name}: its end is damaged ({error}): prepare the set again") from None
+        raise UserError(
+            f"{dataset_uri}/{name}: its footer is damaged ({error}): restore it, or prepare the data set again"
+        ) from None
 
 
 def _read_range(dataset_uri: str, name: str, start: int, stop: int) -> bytes:
     try:
         return open_uri(dataset_uri).join(name).read_bytes(start, stop)
     except StorageError as error:
-        raise ValueError(f"shard {name}: {error}; the shard is missing, cut off or out of reach") from None
+        raise UserError(f"shard {name}: {error}; the shard is missing, truncated or out of reach") from None
 
 
 def _row_groups(data: bytes) -> tuple[RowGroup, ...]:
-    """Where the row groups of a Parquet file are."""
+    """The byte ranges and hashes of the row groups of a Parquet file."""
     footer = pq.read_metadata(pa.BufferReader(data))
-    found = []
+    row_groups = []
     for i in range(footer.num_row_groups):
         group = footer.row_group(i)
         chunks = [group.column(j) for j in range(group.num_columns)]
         start = min(c.dictionary_page_offset or c.data_page_offset for c in chunks)
         stop = start + sum(c.total_compressed_size for c in chunks)
-        found.append(RowGroup(group.num_rows, start, stop, hashlib.sha256(data[start:stop]).hexdigest()))
-    return tuple(found)
+        row_groups.append(RowGroup(group.num_rows, start, stop, hashlib.sha256(data[start:stop]).hexdigest()))
+    return tuple(row_groups)
 
 
 class _Window(io.RawIOBase):
-    """A file of `size` bytes of which only a part is at hand; the rest, which nobody asks for in earnest, is zero."""
+    """A read-only file of `size` bytes of which only those from `start` on that are in `data` are known.
+
+    pyarrow reads footers and row groups from whole files. This gives it the range that was fetched at its offset in the
+    file; bytes outside the range read as zero, and pyarrow does not use them.
+    """
 
     def __init__(self, data: bytes, start: int, size: int) -> None:
         super().__init__()
         self._data, self._start, self._size = memoryview(data), start, size
-        self._at = 0
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -328,17 +347,19 @@ class _Window(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        return self._position
 
     def read(self, size: int = -1) -> bytes:
-        begin, stop = self._at, self._size if size < 0 else min(self._at + size, self._size)
-        low, high = max(begin, self._start), min(stop, self._start + len(self._data))
-        part = bytearray(stop - begin)
-        if low < high:
-            part[low - begin : high - begin] = self._data[low - self._start : high - self._start]
-        self._at = stop
-        return bytes(part)
+        begin = self._position
+        stop = self._size if size < 0 else min(begin + size, self._size)
+        known_begin, known_stop = max(begin, self._start), min(stop, self._start + len(self._data))
+        content = bytearray(stop - begin)
+        if known_begin < known_stop:
+            known = self._data[known_begin - self._start : known_stop - self._start]
+            content[known_begin - begin : known_stop - begin] = known
+        self._position = stop
+        return bytes(content)

@@ -1,6 +1,8 @@
-"""Annotated words as importers find them -> checked records. Geometry only: files are the importers' business.
+"""Annotated words as importers read them -> checked records. Labels and geometry only; importers read the files.
 
-What is wrong with a row is a `Reject`, never an exception: one bad row must not end a job over a million.
+A row that cannot be used becomes a `Reject`, not an exception: one bad row must not end an import of a million.
+
+Shapes: H, W: height and width of an image; n: characters of a word. Coordinates are x, y in pixels.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ import numpy as np
 from textscanner.data.images import decode
 from textscanner.data.schema import WordRecord
 
-# A quad may leave the image by so much and is then cut to it; annotators are that careless.
+# A quad may reach outside the image by the larger of these and is then clipped: annotators are not exact.
 QUAD_SLACK_PX = 2.0
-QUAD_SLACK_SHARE = 0.05
-MIN_QUAD_AREA_PX = 0.5
-CROP_QUALITY = 95
+QUAD_SLACK_SHARE = 0.05  # of the image's width or height
+MIN_QUAD_AREA_PX = 0.5  # square pixels
+CROP_JPEG_QUALITY = 95
 
 Reason = Literal[
     "empty_label",
@@ -36,11 +38,12 @@ Reason = Literal[
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Word:
-    """A row as it was found, nothing checked.
+    """A row as annotated; nothing is checked yet.
 
     Attributes:
-      image: encoded; None where the file is missing.
-      quads: [number of characters, 4, 2] in pixels, corners TL TR BR BL; None where unknown.
+      image: encoded image; None if the file is missing.
+      quads: [n, 4, 2], corners TL TR BR BL; None where unknown.
+      source: origin of the row.
     """
 
     image: bytes | None
@@ -51,7 +54,7 @@ class Word:
 
 @dataclasses.dataclass(frozen=True)
 class Reject:
-    """A row that was set aside, and why."""
+    """A row that cannot be used, and why; a line of rejects.jsonl."""
 
     file: str
     reason: Reason
@@ -59,14 +62,21 @@ class Reject:
 
 
 def to_record(word: Word, max_label_length: int | None = None) -> WordRecord | Reject:
-    """The row's record with its image checked, or why it has none. `max_label_length` None takes any length."""
+    """Checks a row.
+
+    Args:
+      max_label_length: longest accepted label in characters; None accepts any.
+
+    Returns:
+      the record, or the reason why the row cannot be used.
+    """
     text = clean_text(word.text)
     if not text:
         return Reject(word.source, "empty_label", "")
     if max_label_length is not None and len(text) > max_label_length:
         return Reject(word.source, "too_long", f"{len(text)} characters, at most {max_label_length}: {text}")
     if word.image is None:
-        return Reject(word.source, "missing_image", "there is no such file")
+        return Reject(word.source, "missing_image", "the file does not exist")
     try:
         height, width = decode(word.image, word.source).shape[:2]
     except ValueError as error:
@@ -75,91 +85,93 @@ def to_record(word: Word, max_label_length: int | None = None) -> WordRecord | R
         return WordRecord(word.image, text, None, word.source)
     if word.quads.shape != (len(text), 4, 2):
         return Reject(word.source, "box_count", f"{len(word.quads)} boxes for {len(text)} characters: {text}")
-    quads = _inside(word.quads.astype(np.float32), width, height)
+    quads = _clip_quads(word.quads.astype(np.float32), width, height)
     if quads is None:
-        return Reject(word.source, "box_outside", f"a box leaves the image of {width}x{height} px, or is empty")
+        return Reject(word.source, "box_outside", f"a box is outside the image of {width}x{height} px, or empty")
     return WordRecord(word.image, text, quads, word.source)
 
 
 def clean_text(text: str) -> str:
-    """A label as records hold it: NFC, no white space around it."""
+    """Normalizes a label: NFC, without surrounding white space."""
     return unicodedata.normalize("NFC", text.strip())
 
 
 def quads_of_boxes(boxes: Sequence[Sequence[float]]) -> np.ndarray:
-    """Boxes (x, y, width, height) as quads float32 [n, 4, 2].
+    """Converts boxes (x, y, width, height) to quads, float32 [n, 4, 2].
 
     Raises:
       ValueError: a box is not four numbers.
     """
     table = np.asarray(boxes, np.float32).reshape(len(boxes), -1)
     if len(boxes) and table.shape[1] != 4:
-        raise ValueError(f"a box has {table.shape[1]} numbers, wanted x, y, width, height")
+        raise ValueError(f"a box has {table.shape[1]} numbers, expected x, y, width, height")
     x0, y0, width, height = table.reshape(-1, 4).T
     x1, y1 = x0 + width, y0 + height
     return np.stack([np.stack(corner, -1) for corner in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))], 1)
 
 
 def crop_word(scene: np.ndarray, outline: np.ndarray, margin: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """A word cut out of a scene, the way the benchmarks cut: upright, along the axes.
+    """Crops a word from a scene as the benchmarks do: upright, with an axis-aligned rectangle.
 
-    A word that runs more up or down than along (its baseline is steeper than 45 degrees) is turned first.
+    A word whose baseline is steeper than 45 degrees is first rotated by a multiple of 90 degrees.
 
     Args:
       scene: uint8 RGB [H, W, 3].
-      outline: the word's quad [4, 2] in pixels, TL TR BR BL.
-      margin: space around it, as a share of the word's height.
+      outline: the word's quad [4, 2], TL TR BR BL.
+      margin: space around the word, as a fraction of its height.
 
     Returns:
-      the crop, and the affine [2, 3] that takes points of the scene to points of the crop.
+      the crop, uint8 RGB, and the affine [2, 3] that maps points of the scene to points of the crop.
 
     Raises:
-      ValueError: nothing of the word lies inside the scene.
+      ValueError: no part of the word lies inside the scene.
     """
     outline = np.asarray(outline, np.float64)
-    along = outline[1] - outline[0] + outline[2] - outline[3]
-    turns = round(float(np.arctan2(along[1], along[0])) / (np.pi / 2)) % 4
+    baseline = outline[1] - outline[0] + outline[2] - outline[3]
+    quarter_turns = round(float(np.arctan2(baseline[1], baseline[0])) / (np.pi / 2)) % 4
     height, width = scene.shape[:2]
-    turn = np.array(
+    affine = np.array(
         [
             [[1, 0, 0], [0, 1, 0]],
             [[0, 1, 0], [-1, 0, width]],
             [[-1, 0, width], [0, -1, height]],
             [[0, -1, height], [1, 0, 0]],
-        ][turns],
+        ][quarter_turns],
         np.float64,
     )
-    scene = np.rot90(scene, turns)
-    corners = transform(outline, turn)
+    scene = np.rot90(scene, quarter_turns)
+    corners = transform(outline, affine)
     low, high = corners.min(0), corners.max(0)
-    space = margin * (high[1] - low[1])
-    low = np.maximum(np.floor(low - space), 0).astype(int)
-    high = np.minimum(np.ceil(high + space), scene.shape[1::-1]).astype(int)
+    space_px = margin * (high[1] - low[1])
+    low = np.maximum(np.floor(low - space_px), 0).astype(int)
+    high = np.minimum(np.ceil(high + space_px), scene.shape[1::-1]).astype(int)
     if (high - low < 2).any():
-        raise ValueError("nothing of the word lies inside the scene")
-    turn[:, 2] -= low
-    return np.ascontiguousarray(scene[low[1] : high[1], low[0] : high[0]]), turn
+        raise ValueError("no part of the word lies inside the scene")
+    affine[:, 2] -= low
+    return np.ascontiguousarray(scene[low[1] : high[1], low[0] : high[0]]), affine
 
 
 def transform(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Points [..., 2] through an affine [2, 3]."""
-    return points @ affine[:, :2].T + affine[:, 2]
+    """Maps points [..., 2] through an affine [2, 3]."""
+    mapped: np.ndarray = points @ affine[:, :2].T + affine[:, 2]
+    return mapped
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:
-    """A crop, uint8 RGB [H, W, 3], as JPEG."""
-    ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, CROP_QUALITY])
+    """Encodes an image, uint8 RGB [H, W, 3], as JPEG."""
+    ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, CROP_JPEG_QUALITY])
     assert ok
     return data.tobytes()
 
 
-def _inside(quads: np.ndarray, width: int, height: int) -> np.ndarray | None:
-    """The quads cut to the image; None where one leaves it by more than the slack, or is empty."""
+def _clip_quads(quads: np.ndarray, width: int, height: int) -> np.ndarray | None:
+    """Clips quads [n, 4, 2] to the image; None if one is outside by more than the slack, or empty."""
     size = np.array([width, height], np.float32)
     slack = np.maximum(QUAD_SLACK_PX, QUAD_SLACK_SHARE * size)
     if (quads < -slack).any() or (quads > size + slack).any():
         return None
     quads = np.clip(quads, 0, size)
     x, y = quads[..., 0], quads[..., 1]
+    # Shoelace formula, [n].
     area = 0.5 * np.abs((x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1)).sum(1))
     return None if (area < MIN_QUAD_AREA_PX).any() else quads

@@ -1,8 +1,8 @@
-"""The record that everything exchanges: one word image with its text and, where known, its character quads.
+"""The record of a word: its encoded image, its text and, where known, its character quads.
 
-Stored as Parquet rows (`ARROW_SCHEMA`); shared by the renderer, the importers, ingest and evaluation. Images
-stay encoded (JPEG, PNG, whatever came in): pixels exist only where they are used. A data set is a folder of
-shards plus `manifest.json`, written last: a folder without it is not a data set.
+The renderer, the importers, ingest and evaluation exchange these records, and data sets store them as Parquet rows
+(`ARROW_SCHEMA`). Images stay encoded (JPEG, PNG, whatever was imported); only the code that needs pixels decodes them.
+A data set is a folder of shards plus `manifest.json`, which is written last: a folder without it is not a data set.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ARROW_SCHEMA = pa.schema(
         pa.field(TEXT, pa.string(), nullable=False),
         # One quad per character of `text`: x, y of TL TR BR BL in pixels of the image. Null: quads unknown.
         pa.field(QUADS, pa.list_(pa.list_(pa.float32(), 8)), nullable=True),
-        # Where the row came from (a file name, a font, an archive): for people tracing an error, never for training.
+        # Origin of the row (a file name, a font, an archive member): for tracing an error, not used in training.
         pa.field(SOURCE, pa.string(), nullable=False),
     ]
 )
@@ -35,9 +35,9 @@ class WordRecord:
 
     Attributes:
       image: an encoded image that `cv2.imdecode` reads.
-      text: the label as annotated, at least one character, NFC.
+      text: the label as annotated; NFC, at least one character.
       quads: float32 [len(text), 4, 2], pixels of the image, corners TL TR BR BL; None where unknown.
-      source: where the row came from.
+      source: origin of the row: a file name, a font, an archive member.
     """
 
     image: bytes
@@ -48,13 +48,13 @@ class WordRecord:
     def __post_init__(self) -> None:
         if self.quads is not None and self.quads.shape != (len(self.text), 4, 2):
             raise ValueError(
-                f"{self.source}: quads have shape {self.quads.shape}, wanted {(len(self.text), 4, 2)}: "
+                f"{self.source}: quads have shape {self.quads.shape}, expected {(len(self.text), 4, 2)}: "
                 "one quad of four x, y corners per character, or None"
             )
 
 
 def to_table(records: list[WordRecord]) -> pa.Table:
-    """The records as one Arrow table of `ARROW_SCHEMA`, in order."""
+    """Converts records to an Arrow table of `ARROW_SCHEMA`, in order."""
     return pa.table(
         {
             IMAGE: [r.image for r in records],
@@ -67,7 +67,7 @@ def to_table(records: list[WordRecord]) -> pa.Table:
 
 
 def from_table(table: pa.Table) -> list[WordRecord]:
-    """The rows of a table of `ARROW_SCHEMA`, in order."""
+    """Converts the rows of a table of `ARROW_SCHEMA` to records, in order."""
     return [
         WordRecord(
             image=row[IMAGE],

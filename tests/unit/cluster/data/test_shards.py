@@ -1,4 +1,4 @@
-"""Data sets on disk: a round trip, and what does not exist without a manifest."""
+"""Data sets on disk: round trip, manifest and damage."""
 
 import dataclasses
 import json
@@ -16,15 +16,17 @@ from cluster.data.shards import (
     write_shard,
 )
 from tests.factories import write_dataset
-from textscanner.data.schema import DATASET_MANIFEST_NAME, WordRecord
+from textscanner.data import schema
+from textscanner.data.schema import DATASET_MANIFEST_NAME
+from textscanner.errors import UserError
 
 
-def test_records_come_back_as_they_were(tmp_path, words):
-    records = [*words[:10], WordRecord(b"bytes", "né", None, "x")]
+def test_records_survive_a_round_trip(tmp_path, words):
+    records = [*words[:10], schema.WordRecord(b"bytes", "né", None, "x")]
     uri = write_dataset(str(tmp_path / "set"), records)
-    back = list(read_records(uri))
-    assert [(r.image, r.text, r.source) for r in back] == [(r.image, r.text, r.source) for r in records]
-    for a, b in zip(back, records, strict=True):
+    read = list(read_records(uri))
+    assert [(r.image, r.text, r.source) for r in read] == [(r.image, r.text, r.source) for r in records]
+    for a, b in zip(read, records, strict=True):
         assert (a.quads is None) == (b.quads is None)
         if b.quads is not None:
             np.testing.assert_array_equal(a.quads, b.quads)
@@ -34,7 +36,7 @@ def test_records_come_back_as_they_were(tmp_path, words):
     assert sum(manifest.characters.values()) == sum(len(r.text) for r in records)
 
 
-def test_row_groups_are_as_the_manifest_says(tmp_path, words):
+def test_row_groups_match_the_manifest(tmp_path, words):
     records = [dataclasses.replace(words[i % 8], source=str(i)) for i in range(ROW_GROUP_ROWS + 5)]
     uri = write_dataset(str(tmp_path / "set"), records, num_shards=1)
     (shard,) = read_manifest(uri).shards
@@ -47,17 +49,17 @@ def test_the_same_records_give_the_same_bytes(tmp_path, words):
     assert a == b
 
 
-def test_without_a_manifest_there_is_no_data_set(tmp_path, words):
+def test_a_folder_without_a_manifest_is_not_a_data_set(tmp_path, words):
     uri = str(tmp_path / "set")
     infos = [write_shard(uri, "0", words[:3])]
-    with pytest.raises(ValueError, match="is not a prepared data set"):
+    with pytest.raises(UserError, match="is not a prepared data set"):
         read_manifest(uri)
-    prepare_destination(uri)  # nothing is there yet: shards alone may be overwritten
+    prepare_destination(uri)  # shards alone may be overwritten
     write_manifest(uri, infos, reject_counts={}, origin={})
-    with pytest.raises(ValueError, match="--overwrite"):
+    with pytest.raises(UserError, match="overwrite"):
         prepare_destination(uri)
     prepare_destination(uri, overwrite=True)
-    with pytest.raises(ValueError, match="is not a prepared data set"):
+    with pytest.raises(UserError, match="is not a prepared data set"):
         read_manifest(uri)
 
 
@@ -66,17 +68,12 @@ def test_a_damaged_shard_and_an_old_manifest_are_named(tmp_path, words):
     shard = tmp_path / "set" / "shard-00000.parquet"
     shard.write_bytes(shard.read_bytes()[:-20])
     (ref,) = read_manifest(uri).shards[0].refs()
-    with pytest.raises(ValueError, match=r"shard-00000\.parquet"):
+    with pytest.raises(UserError, match=r"shard-00000\.parquet"):
         read_row_group(uri, ref)
     path = tmp_path / "set" / DATASET_MANIFEST_NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 0}))
-    with pytest.raises(ValueError, match="schema version 0"):
+    with pytest.raises(UserError, match="schema version 0"):
         read_manifest(uri)
-
-
-def test_quads_must_match_the_text():
-    with pytest.raises(ValueError, match="one quad"):
-        WordRecord(b"", "abc", np.zeros((2, 4, 2), np.float32), "x")
 
 
 @pytest.mark.parametrize("damage", [b'{"schema_version": 1', b"\xff\xfe", b"[1]", b"{}"])
@@ -84,7 +81,7 @@ def test_a_damaged_manifest_is_named(words, tmp_path, damage):
     uri = write_dataset(str(tmp_path / "set"), words[:4], num_shards=1)
     whole = (tmp_path / "set" / DATASET_MANIFEST_NAME).read_bytes()
     (tmp_path / "set" / DATASET_MANIFEST_NAME).write_bytes(damage)
-    with pytest.raises(ValueError, match=r"manifest\.json (is damaged|has schema version None)"):
+    with pytest.raises(UserError, match=r"manifest\.json (is damaged|has schema version None)"):
         read_manifest(uri)
     (tmp_path / "set" / DATASET_MANIFEST_NAME).write_bytes(whole)
     assert read_manifest(uri).num_rows == 4

@@ -1,4 +1,4 @@
-"""Annotated words: what is taken, why the rest is not, and what a crop does to its quads."""
+"""Annotated words: accepted rows, reasons for rejects, and the quads of a crop."""
 
 import cv2
 import numpy as np
@@ -23,37 +23,38 @@ BOXES = [[0, 0, 10, 20], [12, 0, 10, 20]]
         (PIXELS, "ab", [[0, 0, 10, 20], [12, 5, 0, 5]], "box_outside"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_said(image, text, boxes, reason):
-    found = to_record(Word(image, text, None if boxes is None else quads_of_boxes(boxes), "x"), max_label_length=8)
-    assert isinstance(found, Reject) and found.reason == reason
+def test_an_unusable_row_is_a_reject_with_its_reason(image, text, boxes, reason):
+    word = Word(image, text, None if boxes is None else quads_of_boxes(boxes), "x")
+    reject = to_record(word, max_label_length=8)
+    assert isinstance(reject, Reject) and reject.reason == reason
 
 
-def test_boxes_become_quads_cut_to_the_image():
+def test_boxes_become_quads_clipped_to_the_image():
     record = to_record(Word(PIXELS, "ab", quads_of_boxes([[-1.5, 0, 10, 20], [30, -1, 11, 22]]), "x"))
     np.testing.assert_allclose(record.quads[0], [[0, 0], [8.5, 0], [8.5, 20], [0, 20]])
     np.testing.assert_allclose(record.quads[1], [[30, 0], [40, 0], [40, 20], [30, 20]])
 
 
 @pytest.mark.parametrize("turns", range(4))
-def test_a_crop_shows_the_word_upright_and_its_quads_move_with_it(turns):
-    """A scene with one red word pixel block, turned by quarters: the crop is always the same."""
+def test_a_crop_is_upright_and_its_quads_move_with_it(turns):
+    """A scene with one word, rotated by quarter turns: the crop is always the same."""
     scene = np.zeros((60, 100, 3), np.uint8)
     scene[20:30, 10:50] = 90
     scene[20:30, 10:20] = (200, 0, 0)
     outline = np.array([[10, 20], [50, 20], [50, 30], [10, 30]], np.float64)
-    wanted = scene[20:30, 10:50]
+    word = scene[20:30, 10:50]
     for _ in range(turns):  # clockwise, the reading direction with it
         height = scene.shape[0]
         scene = np.rot90(scene, -1)
         outline = np.stack([height - outline[:, 1], outline[:, 0]], 1)
     crop, affine = crop_word(scene, outline)
-    np.testing.assert_array_equal(crop, wanted)
+    np.testing.assert_array_equal(crop, word)
     np.testing.assert_allclose(transform(outline, affine), [[0, 0], [40, 0], [40, 10], [0, 10]])
 
 
-def test_a_crop_outside_the_scene_is_refused_and_one_at_its_edge_is_cut():
+def test_a_crop_outside_the_scene_is_refused_and_one_at_its_edge_is_clipped():
     scene = np.zeros((20, 30, 3), np.uint8)
-    with pytest.raises(ValueError, match="nothing of the word"):
+    with pytest.raises(ValueError, match="no part of the word"):
         crop_word(scene, quads_of_boxes([[40, 0, 10, 10]])[0])
     crop, affine = crop_word(scene, quads_of_boxes([[25, 5, 10, 10]])[0], margin=0.2)
     assert crop.shape[:2] == (14, 7)
