@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jobs.cli import add_reading_arguments, cli_errors, program, vocabulary_of
 
 if TYPE_CHECKING:  # importing it loads TensorFlow
-    from cluster.evaluate.evaluation import Score
+    from cluster.evaluate.evaluation import DatasetScore
 
 CONFUSIONS_SHOWN = 12
 
@@ -61,21 +61,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cluster.logs import load_tensorflow
 
     load_tensorflow()
-    from cluster.evaluate.evaluation import Subject, evaluate
+    from cluster.evaluate.evaluation import RecognizerSpec, evaluate
     from textscanner.inference.lexicon import load_lexicon
 
     lexicon = load_lexicon(args.lexicon) if args.lexicon else None
     datasets = dict(_name_and_source(argument) for argument in args.datasets)
-    baselines = [Subject(baseline, baseline=True, lexicon=lexicon) for baseline in args.baseline]
-    subjects = [Subject(args.checkpoint, vocabulary_of(args), lexicon=lexicon, onnx=args.onnx), *baselines]
+    baselines = [RecognizerSpec(name, is_baseline=True, lexicon=lexicon) for name in args.baseline]
+    checkpoint = RecognizerSpec(args.checkpoint, vocabulary=vocabulary_of(args), lexicon=lexicon, use_onnx=args.onnx)
     for baseline in baselines:
         baseline.open()  # a baseline that is not installed fails now, not after the checkpoint was scored
-    scores: dict[str, dict[str, Score]] = {
-        subject.name: {name: evaluate(subject, source, args.split, args.workers) for name, source in datasets.items()}
-        for subject in subjects
+    scores: dict[str, dict[str, DatasetScore]] = {
+        recognizer.name: {
+            name: evaluate(recognizer, source, split=args.split, num_workers=args.workers)
+            for name, source in datasets.items()
+        }
+        for recognizer in (checkpoint, *baselines)
     }
     own_scores = scores[args.checkpoint]
-    _print_table(scores, {args.checkpoint: f", vocabulary {subjects[0].vocabulary}"})
+    _print_table(scores, {args.checkpoint: f", vocabulary {checkpoint.vocabulary}"})
     _print_details(own_scores)
     if args.mistakes_png:
         _draw_mistakes(own_scores, pathlib.Path(args.mistakes_png))
@@ -90,7 +93,7 @@ def _name_and_source(argument: str) -> tuple[str, str]:
     return (name, source) if equals and "/" not in name else (argument, argument)
 
 
-def _print_table(scores: Mapping[str, Mapping[str, Score]], notes: Mapping[str, str]) -> None:
+def _print_table(scores: Mapping[str, Mapping[str, DatasetScore]], notes: Mapping[str, str]) -> None:
     """Prints a row per data set and recognizer.
 
     Args:
@@ -98,20 +101,27 @@ def _print_table(scores: Mapping[str, Mapping[str, Score]], notes: Mapping[str, 
       notes: text behind a recognizer's name.
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("data set", "read by", "words", "word accuracy", "1 - NED", "ECE", "words/s")
-    for name in next(iter(scores.values())):
+    from cluster.evaluate.short_names import short_names
+
+    # Names are folded, not cut, where the terminal is narrow.
+    names = (Column("data set", overflow="fold"), Column("read by", overflow="fold"))
+    table = Table(*names, "words", "word accuracy", "1 - NED", "ECE", "words/s")
+    short_name_of = short_names(next(iter(scores.values())))
+    for name in short_name_of:
         for recognizer, score_by_dataset in scores.items():
             score = score_by_dataset[name]
             counts, calibration_error = score.counts, score.error_analysis.calibration_error
             percentages = (f"{x:.1%}" for x in (counts.word_accuracy, counts.one_minus_ned, calibration_error))
             label = recognizer.rstrip("/").rpartition("/")[2] + notes.get(recognizer, "")
-            table.add_row(name, label, f"{counts.num_words:,.0f}", *percentages, f"{score.words_per_second:,.0f}")
+            table.add_row(
+                short_name_of[name], label, f"{counts.num_words:,.0f}", *percentages, f"{score.words_per_second:,.0f}"
+            )
     Console().print(table)
 
 
-def _print_details(scores: Mapping[str, Score]) -> None:
+def _print_details(scores: Mapping[str, DatasetScore]) -> None:
     from textscanner.evaluation.error_analysis import ErrorAnalysis
 
     for name, score in scores.items():
@@ -128,11 +138,11 @@ def _print_details(scores: Mapping[str, Score]) -> None:
     print(f"by length  {lengths}\nconfused   {confused or 'nothing'}   (+ inserted, - missed)")
 
 
-def _draw_mistakes(scores: Mapping[str, Score], path: pathlib.Path) -> None:
-    from cluster.evaluate.evaluation import MISTAKES_KEPT
+def _draw_mistakes(scores: Mapping[str, DatasetScore], path: pathlib.Path) -> None:
+    from cluster.evaluate.evaluation import MAX_MISTAKES
     from textscanner.evaluation.visualization import encode_png, mistakes_sheet
 
-    worst = sorted((m for score in scores.values() for m in score.mistakes), reverse=True)[:MISTAKES_KEPT]
+    worst = sorted((m for score in scores.values() for m in score.mistakes), reverse=True)[:MAX_MISTAKES]
     if not worst:
         print("no mistakes to draw")
         return
@@ -142,7 +152,7 @@ def _draw_mistakes(scores: Mapping[str, Score], path: pathlib.Path) -> None:
 
 
 def _write_json(
-    scores: Mapping[str, Score], baseline_scores: Mapping[str, Mapping[str, Score]], path: pathlib.Path
+    scores: Mapping[str, DatasetScore], baseline_scores: Mapping[str, Mapping[str, DatasetScore]], path: pathlib.Path
 ) -> None:
     report: dict[str, object] = {"datasets": _as_dicts(scores)}
     if baseline_scores:
@@ -151,7 +161,7 @@ def _write_json(
     print(f"scores: {path}")
 
 
-def _as_dicts(scores: Mapping[str, Score]) -> dict[str, object]:
+def _as_dicts(scores: Mapping[str, DatasetScore]) -> dict[str, object]:
     return {name: score.as_dict() for name, score in scores.items()}
 
 

@@ -1,1 +1,1 @@
-"""Scoring checkpoints and other recognisers on data sets."""
+"""Scoring checkpoints and other recognizers on data sets."""

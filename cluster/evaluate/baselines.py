@@ -1,7 +1,7 @@
-"""Other recognisers behind our reader's one method, for a table with all of them scored alike in one run.
+"""Other recognizers behind the interface of our reader, so that one run scores all of them alike.
 
-They are not dependencies: rapidocr wants its own build of OpenCV, and Tesseract is a program. A baseline reads the crop
-as it is; nothing is tuned for it but the mode for a single word or line.
+They are not dependencies: rapidocr requires its own build of OpenCV, and Tesseract is a program. A baseline reads the
+image as it is; the only setting is the mode for a single word or line.
 """
 
 from __future__ import annotations
@@ -15,66 +15,66 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from textscanner.errors import UserError
 from textscanner.inference.postprocess import Reading
 
-RAPIDOCR_HELP = (
-    "--baseline rapidocr needs the package. Its requirements bring a second OpenCV, so leave them out: "
+RAPIDOCR_REMEDY = (
+    "install it without its requirements, which would bring a second OpenCV: "
     "pip install --no-deps rapidocr omegaconf antlr4-python3-runtime pyclipper shapely colorlog"
 )
-TESSERACT_HELP = (
-    "--baseline tesseract needs the program and its binding: apt-get install tesseract-ocr && pip install pytesseract"
-)
-TESSERACT_MIN_HEIGHT_PX = 40  # smaller crops are enlarged: it wants capitals of about 30 pixels
+TESSERACT_REMEDY = "install the program and its binding: apt-get install tesseract-ocr && pip install pytesseract"
+TESSERACT_MIN_HEIGHT_PX = 40  # smaller images are enlarged: Tesseract expects capitals of about 30 pixels
+TESSERACT_BORDER_PX = 10
 
 
 class Recognizer(Protocol):
-    """What is evaluated: a `textscanner.inference.reader.Reader`, or a baseline."""
+    """Reads word images: a `textscanner.inference.reader.Reader`, an `OnnxReader` or a baseline."""
 
     def read(self, images: Sequence[np.ndarray]) -> list[Reading]:
-        """A reading per image, uint8 RGB [H, W, 3], in order."""
+        """Reads images, uint8 RGB [H, W, 3], in order."""
         ...
 
 
 def open_baseline(name: str) -> Recognizer:
-    """The baseline of that name.
+    """Loads a baseline.
 
     Raises:
-      ValueError: there is no such baseline, or it is not installed.
+      UserError: there is no such baseline, or it is not installed.
     """
     if name not in BASELINES:
-        raise ValueError(f"--baseline is {name!r}: there are {', '.join(BASELINES)}")
+        raise UserError(f"baseline is {name!r}: must be one of {', '.join(BASELINES)}")
     return BASELINES[name]()
 
 
 class _RapidOcr:
-    """PP-OCR's recogniser as rapidocr bundles it, without its detector."""
+    """PP-OCR's recognizer as bundled by rapidocr, without its detector."""
 
     def __init__(self) -> None:
         try:
             from rapidocr import RapidOCR
         except ImportError as error:
-            raise ValueError(f"{RAPIDOCR_HELP} ({error})") from None
+            raise UserError(f"baseline rapidocr is not installed ({error}): {RAPIDOCR_REMEDY}") from None
         self._engine = RapidOCR(params={"Global.log_level": "error"})
 
     def read(self, images: Sequence[np.ndarray]) -> list[Reading]:
         readings = []
         for image in images:
-            found: Any = self._engine(image[..., ::-1], use_det=False, use_cls=False, use_rec=True)
-            texts, scores = found.txts or ("",), found.scores or (0.0,)
+            result: Any = self._engine(image[..., ::-1], use_det=False, use_cls=False, use_rec=True)
+            texts, scores = result.txts or ("",), result.scores or (0.0,)
             readings.append(Reading(texts[0], float(scores[0]), ()))
         return readings
 
 
 class _Tesseract:
-    """Tesseract in its mode for a single word (`--psm 8`), all images of a call in one process."""
+    """Tesseract in its mode for a single word (`--psm 8`); one process reads all images of a call."""
 
     def __init__(self) -> None:
         try:
             import pytesseract
         except ImportError as error:
-            raise ValueError(f"{TESSERACT_HELP} ({error})") from None
+            raise UserError(f"baseline tesseract is not installed ({error}): {TESSERACT_REMEDY}") from None
         if shutil.which("tesseract") is None:
-            raise ValueError(f"{TESSERACT_HELP} (no program of that name)")
+            raise UserError(f"baseline tesseract is not installed (no program tesseract): {TESSERACT_REMEDY}")
         self._tesseract = pytesseract
 
     def read(self, images: Sequence[np.ndarray]) -> list[Reading]:
@@ -84,25 +84,28 @@ class _Tesseract:
             names = []
             for i, image in enumerate(images):
                 names.append(str(pathlib.Path(folder) / f"{i}.png"))
-                cv2.imwrite(names[-1], _enlarged(image)[..., ::-1])
-            listing = pathlib.Path(folder) / "images.txt"
-            listing.write_text("\n".join(names))
-            pages = self._tesseract.image_to_data(
-                str(listing), config="--psm 8", output_type=self._tesseract.Output.DICT
+                cv2.imwrite(names[-1], _enlarge(image)[..., ::-1])
+            name_list = pathlib.Path(folder) / "images.txt"
+            name_list.write_text("\n".join(names))
+            words = self._tesseract.image_to_data(
+                str(name_list), config="--psm 8", output_type=self._tesseract.Output.DICT
             )
         texts, scores = [""] * len(images), [0.0] * len(images)
-        for page, text, score in zip(pages["page_num"], pages["text"], pages["conf"], strict=True):
+        # An image is a page, and may be read as several words.
+        for page, text, score in zip(words["page_num"], words["text"], words["conf"], strict=True):
             if float(score) >= 0 and text.strip():
                 texts[page - 1] += text.strip()
                 scores[page - 1] = float(score) / 100
         return [Reading(text, score, ()) for text, score in zip(texts, scores, strict=True)]
 
 
-def _enlarged(image: np.ndarray) -> np.ndarray:
+def _enlarge(image: np.ndarray) -> np.ndarray:
+    """Scales a low image up and adds a border in its median colour; uint8 [H, W, 3]."""
     factor = max(1.0, TESSERACT_MIN_HEIGHT_PX / image.shape[0])
     scaled = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    border = [int(v) for v in np.median(scaled.reshape(-1, 3), 0)]
-    return cv2.copyMakeBorder(scaled, 10, 10, 10, 10, cv2.BORDER_CONSTANT, value=border)
+    colour = [int(v) for v in np.median(scaled.reshape(-1, 3), 0)]
+    border = TESSERACT_BORDER_PX
+    return cv2.copyMakeBorder(scaled, border, border, border, border, cv2.BORDER_CONSTANT, value=colour)
 
 
 BASELINES: dict[str, Callable[[], Recognizer]] = {"rapidocr": _RapidOcr, "tesseract": _Tesseract}

@@ -1,4 +1,4 @@
-"""The commands that make data and use checkpoints as a person types them, on a local Ray cluster."""
+"""The commands that write data sets and use checkpoints, as a user types them, on a local Ray cluster."""
 
 import csv
 import dataclasses
@@ -42,7 +42,7 @@ def folder(words, tmp_path):
     return root
 
 
-def test_prepare_keeps_the_good_rows_and_lists_the_others_by_reason(ray_session, folder, words, tmp_path, capsys):
+def test_prepare_imports_valid_rows_and_lists_rejects_by_reason(ray_session, folder, words, tmp_path, capsys):
     out = tmp_path / "out"
     assert prepare_job([str(folder), "--out", str(out)]) == 0
     records = list(read_records(str(out)))
@@ -70,20 +70,21 @@ def test_prepare_keeps_the_good_rows_and_lists_the_others_by_reason(ray_session,
     assert read_manifest(str(tmp_path / "out2")).content_hash == read_manifest(str(out)).content_hash
 
 
-def test_prepare_refuses_what_a_person_would_regret(ray_session, folder, tmp_path, capsys):
+def test_prepare_refuses_too_many_rejects_and_an_existing_data_set(ray_session, folder, tmp_path, capsys):
     out = str(tmp_path / "out")
     assert prepare_job([str(folder), "--out", out, "--max-reject-share", "0.1"]) == 2
     assert "broken_image" in capsys.readouterr().err
     assert not (tmp_path / "out" / DATASET_MANIFEST_NAME).exists()
     assert prepare_job([str(folder), "--out", out]) == 0
     assert prepare_job([str(folder), "--out", out]) == 2
-    assert "--overwrite" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "--out is" in error and "overwrite" in error
     assert prepare_job([str(folder), "--out", out, "--overwrite"]) == 0
     assert prepare_job([str(tmp_path / "nothing"), "--out", out]) == 2
     assert "does not exist" in capsys.readouterr().err
 
 
-def test_rendered_words_are_those_that_one_process_draws(ray_session, tmp_path):
+def test_rendered_words_do_not_depend_on_the_number_of_processes(ray_session, tmp_path):
     """Over several processes and two shards; each row depends on the seed and its number alone."""
     out = str(tmp_path / "drawn")
     assert render_job(["--out", out, "--num-words", "1100", "--height-px", "32", "--seed", "3"]) == 0
@@ -97,14 +98,13 @@ def test_rendered_words_are_those_that_one_process_draws(ray_session, tmp_path):
         np.testing.assert_array_equal(rows[number].quads, alone.quads)
 
 
-def test_evaluation_gives_the_same_figures_here_and_on_ray(ray_session, learnt, words, tmp_path, capsys):
-    # 32 words that it knows and 32 that it does not.
+def test_evaluation_gives_the_same_scores_in_process_and_on_ray(ray_session, learnt, words, tmp_path, capsys):
+    # 32 words that the network has learnt and 32 that it has not.
     data = write_dataset(str(tmp_path / "set"), words)
     figures = []
     for workers in ("0", "2"):
         out = tmp_path / f"figures_{workers}.json"
-        given = [learnt.checkpoint, f"mine={data}", "--json", str(out), "--workers", workers]
-        assert evaluate_job(given) == 0
+        assert evaluate_job([learnt.checkpoint, f"mine={data}", "--json", str(out), "--workers", workers]) == 0
         figures.append(json.loads(out.read_text())["datasets"]["mine"])
         assert figures[-1].pop("words_per_second") > 0
     assert figures[0] == figures[1]
@@ -118,12 +118,12 @@ def test_evaluation_of_a_labelled_folder_counts_broken_images_as_misread(learnt,
     out = tmp_path / "figures.json"
     assert evaluate_job([learnt.checkpoint, str(folder), "--json", str(out)]) == 0
     figures = json.loads(out.read_text())["datasets"][str(folder)]
-    # The known 12; a broken one, a missing one and one whose label is wrong. The empty label is skipped.
+    # 12 known words, a broken image, a missing one and a wrong label. The empty label is skipped.
     assert (figures["num_words"], figures["num_broken"], figures["num_skipped"]) == (15, 2, 1)
     assert figures["word_accuracy"] == pytest.approx(12 / 15)
 
 
-def test_evaluation_mistakes_are_sentences(ray_session, learnt, words, tmp_path, capsys):
+def test_evaluation_names_the_checkpoint_data_set_or_shard_that_is_wrong(ray_session, learnt, words, tmp_path, capsys):
     data = write_dataset(str(tmp_path / "set"), words)
     assert evaluate_job([str(tmp_path), data]) == 2
     assert "holds no complete checkpoint" in capsys.readouterr().err
@@ -135,23 +135,23 @@ def test_evaluation_mistakes_are_sentences(ray_session, learnt, words, tmp_path,
         assert "shard-00001.parquet" in capsys.readouterr().err
 
 
-def test_read_tells_text_and_places_and_draws_them(learnt, folder, tmp_path, capsys):
+def test_read_prints_texts_and_positions_and_draws_overlays(learnt, folder, tmp_path, capsys):
     assert (
         read_job(
             [str(folder / "images"), "--checkpoint", learnt.checkpoint, "--json", "--overlay", str(tmp_path / "drawn")]
         )
         == 1
     )
-    told = capsys.readouterr()
-    assert "broken.jpg" in told.err
-    rows = {row["file"].rsplit("/", 1)[1]: row for row in map(json.loads, told.out.splitlines())}
+    output = capsys.readouterr()
+    assert "broken.jpg" in output.err
+    rows = {row["file"].rsplit("/", 1)[1]: row for row in map(json.loads, output.out.splitlines())}
     assert {name: row["text"] for name, row in rows.items()} == {
         f"{i}.jpg": record.text.lower() for i, record in enumerate(learnt.words[:12])
     }
     row = rows["3.jpg"]
     assert len(row["characters"]) == len(row["text"]) and 0 < row["confidence"] <= 1
-    places = [character["x_px"] for character in row["characters"]]
-    assert places == sorted(places)
+    positions = [character["x_px"] for character in row["characters"]]
+    assert positions == sorted(positions)
     drawn = cv2.imread(str(tmp_path / "drawn" / "3.png"))
     assert drawn is not None and drawn.shape[0] > 240
     assert read_job([str(folder / "images" / "3.jpg"), "--checkpoint", learnt.checkpoint]) == 0
@@ -160,31 +160,31 @@ def test_read_tells_text_and_places_and_draws_them(learnt, folder, tmp_path, cap
     assert "does not exist" in capsys.readouterr().err
 
 
-def test_label_gives_quads_where_the_reading_is_the_label(ray_session, learnt, words, tmp_path, capsys):
+def test_label_adds_quads_where_the_reading_equals_the_label(ray_session, learnt, words, tmp_path, capsys):
     bare = [dataclasses.replace(record, quads=None) for record in words[:32]]
     wrong = [dataclasses.replace(record, text="zz", quads=None) for record in words[:8]]
     source = write_dataset(str(tmp_path / "bare"), [*bare, *wrong, *words[32:36]])
-    given = [learnt.checkpoint, source, "--out", str(tmp_path / "out"), "--min-confidence", "0.2"]
-    assert label_job(given) == 0
-    told = capsys.readouterr().out
+    arguments = [learnt.checkpoint, source, "--out", str(tmp_path / "out"), "--min-confidence", "0.2"]
+    assert label_job(arguments) == 0
+    output = capsys.readouterr().out
     rows = list(read_records(str(tmp_path / "out")))
     assert [row.text for row in rows] == [row.text for row in (*bare, *wrong, *words[32:36])]
     labelled = sum(row.quads is not None for row in rows[:32])
-    assert labelled > 25 and f"{labelled} words labelled, 4 had quads, {40 - labelled} kept without quads" in told
+    assert labelled > 25 and f"{labelled} words labelled, 4 had quads, {40 - labelled} kept without quads" in output
     assert all(row.quads is None for row in rows[32:40])
     for row, known in zip(rows[40:], words[32:36], strict=True):
         np.testing.assert_array_equal(row.quads, known.quads)
     assert (tmp_path / "out" / "samples.png").exists()
-    assert label_job(given) == 2
+    assert label_job(arguments) == 2
     assert "holds a data set" in capsys.readouterr().err
-    alone = [*given[:3], str(tmp_path / "alone"), "--only-labelled"]
-    assert label_job(alone) == 0
+    only_labelled = [*arguments[:3], str(tmp_path / "alone"), "--only-labelled"]
+    assert label_job(only_labelled) == 0
     assert all(row.quads is not None for row in read_records(str(tmp_path / "alone")))
-    assert label_job([*given[:3], str(tmp_path / "none"), "--min-confidence", "2"]) == 2
+    assert label_job([*arguments[:3], str(tmp_path / "none"), "--min-confidence", "2"]) == 2
     assert "--min-confidence is 2.0" in capsys.readouterr().err
 
 
-def test_evaluation_breaks_a_score_down_and_draws_mistakes(learnt, words, tmp_path, capsys):
+def test_evaluation_analyses_errors_and_draws_mistakes(learnt, words, tmp_path, capsys):
     data = write_dataset(str(tmp_path / "set"), words)
     lexicon = tmp_path / "lexicon.txt"
     lexicon.write_text(words[0].text)
@@ -193,8 +193,8 @@ def test_evaluation_breaks_a_score_down_and_draws_mistakes(learnt, words, tmp_pa
         evaluate_job([learnt.checkpoint, f"d={data}", "--json", str(plain), "--mistakes-png", str(tmp_path / "e.png")])
         == 0
     )
-    told = capsys.readouterr().out
-    assert "by length" in told and "confused" in told
+    output = capsys.readouterr().out
+    assert "by length" in output and "confused" in output
     assert cv2.imread(str(tmp_path / "e.png")).shape[1] > 500
     assert evaluate_job([learnt.checkpoint, f"d={data}", "--json", str(held), "--lexicon", str(lexicon)]) == 0
     free, closed = (json.loads(path.read_text())["datasets"]["d"] for path in (plain, held))
@@ -203,4 +203,4 @@ def test_evaluation_breaks_a_score_down_and_draws_mistakes(learnt, words, tmp_pa
     assert sum(row["words"] for row in free["by_length"]) == free["num_words"] == 64
     assert free["confusions"] and 0 <= free["expected_calibration_error"] <= 1
     assert evaluate_job([learnt.checkpoint, data, "--baseline", "nobody"]) == 2
-    assert "there are rapidocr, tesseract" in capsys.readouterr().err
+    assert "--baseline is 'nobody': must be one of rapidocr, tesseract" in capsys.readouterr().err
