@@ -149,7 +149,7 @@ def _train_step(config: Config, batch: dict[str, np.ndarray]) -> Callable[[], in
     tensors = {name: tf.constant(value) for name, value in batch.items()}
 
     def run() -> int:
-        step(tensors)[0].numpy()  # blocks until the device is done
+        step(tensors).loss.numpy()  # blocks until the device is done
         return config.train.global_batch_size
 
     return run

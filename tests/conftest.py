@@ -77,13 +77,13 @@ def learnt(words, tmp_path_factory) -> Learnt:
     known = words[:32]
     images = [decode(record.image, record.source) for record in known]
     state = create_state(config, tf.distribute.get_strategy())
-    reader = Reader(config, state.serving)
+    reader = Reader(config, state.ema_model)
     step = make_train_step(state)
     batch = {name: tf.constant(value) for name, value in batch_of(known, config).items()}
     losses: list[float] = []
     readings: list = []
     while len(losses) < 600 and [r.text for r in readings] != [record.text.lower() for record in known]:
-        losses += [float(step(batch)[0].numpy()) for _ in range(25)]
+        losses += [float(step(batch).loss) for _ in range(25)]
         readings = reader.read(images)
     folder = tmp_path_factory.mktemp("learnt")
     checkpoint.save(folder, state, checkpoint.CheckpointMeta(state.step, reader.threshold, {BEST_METRIC: 1.0}))

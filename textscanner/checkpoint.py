@@ -42,10 +42,10 @@ class CheckpointMeta:
 
 
 def save(folder: str | pathlib.Path, state: TrainingState, saved: CheckpointMeta) -> None:
-    """Writes the checkpoint of a training state into an existing or new folder. `state.serving` must be fresh."""
+    """Writes the checkpoint of a training state into an existing or new folder. `state.ema_model` must be fresh."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / WEIGHTS_NAME, _model_arrays(state.serving))
+    _write(folder / WEIGHTS_NAME, _model_arrays(state.ema_model))
     _write(folder / TRAINING_NAME, _training_arrays(state))
     (folder / CONFIG_NAME).write_text(json.dumps(state.config.to_dict(), indent=2))
     record = dataclasses.asdict(saved) | {"versions": {"tensorflow": tf.__version__, "keras": keras.__version__}}

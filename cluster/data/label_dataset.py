@@ -22,7 +22,7 @@ from textscanner.errors import UserError
 from textscanner.inference.postprocess import READ_BATCH
 
 if TYPE_CHECKING:  # importing it loads TensorFlow
-    from textscanner.inference.pseudo_labels import Labeller
+    from textscanner.inference.pseudo_labels import PseudoLabeler
 
 MAX_SHARD_BYTES = 128 << 20
 LABELLED, HAD_QUADS, NOT_LABELLED = "labelled", "had_quads", "not_labelled"  # counts, also in the manifest's origin
@@ -107,7 +107,7 @@ class _LabelRowGroup:
         for records in batched(schema.from_table(read_row_group(self.source_uri, ref)), READ_BATCH):
             yield from self._label(labeller, records)
 
-    def _label(self, labeller: Labeller, records: tuple[WordRecord, ...]) -> Iterator[PartRow | str]:
+    def _label(self, labeller: PseudoLabeler, records: tuple[WordRecord, ...]) -> Iterator[PartRow | str]:
         """Yields the records of a batch, each after the name of its count."""
         without_quads = [record for record in records if record.quads is None]
         images: list[np.ndarray] = [decode(record.image, record.source) for record in without_quads]
@@ -125,12 +125,12 @@ class _LabelRowGroup:
 
 
 @functools.lru_cache(maxsize=1)
-def _labeller(checkpoint_folder: str, min_confidence: float) -> Labeller:
+def _labeller(checkpoint_folder: str, min_confidence: float) -> PseudoLabeler:
     """Loaded once per worker process."""
     from cluster.logs import load_tensorflow
 
     load_tensorflow()
     import textscanner
-    from textscanner.inference.pseudo_labels import Labeller
+    from textscanner.inference.pseudo_labels import PseudoLabeler
 
-    return Labeller(textscanner.load(checkpoint_folder), min_confidence)
+    return PseudoLabeler(textscanner.load(checkpoint_folder), min_confidence)

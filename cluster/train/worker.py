@@ -146,7 +146,7 @@ class _Worker:
         self._spec, self._state, self._config = spec, state, state.config
         self._rank, self._num_workers = rank, num_workers
         self._meta = meta
-        self._reader = Reader(self._config, state.serving, meta.step, meta.metrics, meta.threshold)
+        self._reader = Reader(self._config, state.ema_model, meta.step, meta.metrics, meta.threshold)
         self._val_manifests: list[Manifest] = [read_manifest(uri) for uri in self._config.data.val]
         self._outputs: RankZeroOutputs | None = None
         if rank == 0:
@@ -159,14 +159,14 @@ class _Worker:
         if event.metrics is not None and self._outputs:
             learning_rate = float(self._state.optimizer.learning_rate.numpy())
             self._outputs.log_step(event.step, event.metrics, learning_rate)
-        if event.validate or event.save or event.picture:
+        if event.validate or event.checkpoint or event.image:
             self._state.sync_ema()
         metrics: dict[str, float] = {}
         if event.validate and self._val_manifests:
             metrics = self._validate(event.step)
-        if event.picture and self._val_manifests and self._outputs:
+        if event.image and self._val_manifests and self._outputs:
             self._outputs.write_image(event.step, self._reader)
-        if event.save:
+        if event.checkpoint:
             self._save(event.step, metrics)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """One worker of a replica test: `python -m tests.replica.replica_main RANK WORLD OUT`, TF_CONFIG in the environment.
 
-Trains `tiny` for 20 steps on its share of fixed batches and writes losses and all weights.
+Trains `tiny` for 20 steps on its share of fixed batches and writes metrics and all weights.
 """
 
 import sys
@@ -34,7 +34,7 @@ def main(rank: int, world: int, out: str) -> None:
     import tensorflow as tf
 
     from tests.factories import batch_of, rendered_records
-    from textscanner.training.step import create_state, make_train_step
+    from textscanner.training.step import StepMetrics, create_state, make_train_step
 
     records = rendered_records(48)
     state = create_state(config, strategy)
@@ -48,12 +48,16 @@ def main(rank: int, world: int, out: str) -> None:
     # Endless, as in training: at the end of a finite one the workers would ask each other whether there is more.
     dataset = strategy.distribute_datasets_from_function(lambda _: tf.data.Dataset.from_tensor_slices(stacked).repeat())
     iterator = iter(dataset)
-    losses = [step(next(iterator)).numpy() for _ in range(STEPS)]
+    metrics = [step(next(iterator)) for _ in range(STEPS)]
     state.sync_ema()
     summed = sum_over_workers(strategy, tf.constant([1.0, float(rank)], tf.float64)).numpy()
-    arrays = {f"live/{v.path}": v.numpy() for v in state.model.weights}
-    arrays |= {f"serving/{v.path}": v.numpy() for v in state.serving.weights}
-    np.savez(out, losses=np.stack(losses), summed=summed, **arrays)
+    arrays = {
+        f"metrics/{name}": np.array(values)
+        for name, values in StepMetrics(*zip(*metrics, strict=True))._asdict().items()
+    }
+    arrays |= {f"live/{v.path}": v.numpy() for v in state.model.weights}
+    arrays |= {f"ema/{v.path}": v.numpy() for v in state.ema_model.weights}
+    np.savez(out, summed=summed, **arrays)
 
 
 if __name__ == "__main__":

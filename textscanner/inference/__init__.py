@@ -1,1 +1,1 @@
-"""From images to text: decoding, readers, vocabulary."""
+"""Inference: decoding of maps, readers, word priors, lexicons, pseudo-labels."""

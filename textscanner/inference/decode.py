@@ -1,7 +1,10 @@
-"""Maps -> text: one einsum, traceable, part of the exported model (spec section 7; paper, section 3.5).
+"""Decoding: probability maps -> text (paper, section 3.5; docs/model.md). Traceable, and part of every exported model.
 
-H_k = Q * S_k weighs the cells of position k; the class probabilities summed under it read the k-th character. The
-word ends at the first position whose strongest cell is below the threshold.
+H_k = Q * S_k weights the cells of position k: the localization map says which cells belong to any character, the order
+map which of them belong to the k-th. Class probabilities averaged under H_k classify the k-th character. The word ends
+at the first position whose peak of H_k is below the threshold.
+
+Shapes: B batch, h w map cells, C classes, N positions.
 """
 
 from __future__ import annotations
@@ -12,20 +15,51 @@ import tensorflow as tf
 
 from textscanner.model.assembly import Outputs
 
-DEFAULT_THRESHOLD = 0.3  # the paper's score threshold; checkpoints carry one calibrated on validation words
+DEFAULT_THRESHOLD = 0.3  # the paper's score threshold; a checkpoint carries one calibrated on validation words
+MIN_MASS = 1e-6  # lower bound of a sum over H_k that is divided by
+
+
+class Probabilities(NamedTuple):
+    """The network's maps as probabilities.
+
+    Attributes:
+      classes: G float32 [B, h, w, C], a softmax over classes.
+      order: S float32 [B, h, w, N], a softmax over positions and background; the background channel is dropped.
+      localization: Q float32 [B, h, w] in 0..1.
+    """
+
+    classes: tf.Tensor
+    order: tf.Tensor
+    localization: tf.Tensor
+
+
+class PooledPositions(NamedTuple):
+    """The maps reduced to one row per position.
+
+    Attributes:
+      heat: H float32 [B, h, w, N].
+      mass: float32 [B, N], the sum of H_k over the map, at least MIN_MASS.
+      scores: float32 [B, N, C], class probabilities averaged under H_k; background (class 0) included.
+      presence: float32 [B, N] in 0..1, the peak of H_k.
+    """
+
+    heat: tf.Tensor
+    mass: tf.Tensor
+    scores: tf.Tensor
+    presence: tf.Tensor
 
 
 class Decoded(NamedTuple):
-    """Readings of a batch.
+    """Decoded words of a batch.
 
     Attributes:
-      ids: int32 [B, N], class ids, 0 behind the word.
-      confidences: float32 [B, N] in 0..1, 0 behind the word.
-      centres: float32 [B, N, 2], x y in pixels of the network's input, of all positions.
-      scores: float32 [B, N, C], the share of each class at all positions; background 0.
-      presence: float32 [B, N], the strongest cell of each H_k whatever the threshold.
-      raw_ids: int32 [B, N], class ids of all positions whatever the threshold.
-      word_confidence: float32 [B], the product over the characters read; 0 for an empty reading.
+      ids: int32 [B, N], class ids; 0 after the end of the word.
+      confidences: float32 [B, N] in 0..1; 0 after the end of the word.
+      centres: float32 [B, N, 2], x y in pixels of the network's input, for every position.
+      scores: float32 [B, N, C], the share of each class, for every position; background is 0.
+      presence: float32 [B, N] in 0..1, the peak of each H_k, independent of the threshold.
+      raw_ids: int32 [B, N], class ids for every position, independent of the threshold.
+      word_confidence: float32 [B] in 0..1, the product of the confidences; 0 for an empty word.
     """
 
     ids: tf.Tensor
@@ -37,47 +71,61 @@ class Decoded(NamedTuple):
     word_confidence: tf.Tensor
 
 
+def probabilities(outputs: Outputs) -> Probabilities:
+    """Softmax and sigmoid of the network's logits."""
+    return Probabilities(
+        tf.nn.softmax(outputs.classes), tf.nn.softmax(outputs.order)[..., 1:], tf.sigmoid(outputs.localization)
+    )
+
+
+def position_heat(maps: Probabilities) -> tf.Tensor:
+    """H_k = Q * S_k, float32 [B, h, w, N] (paper, section 3.5)."""
+    return maps.order * maps.localization[..., None]
+
+
+def pool_positions(maps: Probabilities) -> PooledPositions:
+    """Pools the class map under each H_k: one einsum instead of a loop over positions."""
+    heat = position_heat(maps)
+    mass = tf.maximum(tf.reduce_sum(heat, (1, 2)), MIN_MASS)
+    scores = tf.einsum("bhwc,bhwk->bkc", maps.classes, heat) / mass[..., None]
+    return PooledPositions(heat, mass, scores, tf.reduce_max(heat, (1, 2)))
+
+
 def decode(outputs: Outputs, threshold: tf.Tensor | float, stride_x: int, stride_y: int) -> Decoded:
-    """The readings of a batch of logits; strides in pixels per map cell."""
-    return decode_maps(
-        tf.nn.softmax(outputs.classes),
-        tf.nn.softmax(outputs.order)[..., 1:],
-        tf.sigmoid(outputs.localization),
-        threshold,
-        stride_x,
-        stride_y,
-    )
+    """Decodes the network's logits; see `decode_maps`."""
+    return decode_maps(probabilities(outputs), threshold, stride_x, stride_y)
 
 
-def decode_maps(
-    classes: tf.Tensor,
-    order: tf.Tensor,
-    localization: tf.Tensor,
-    threshold: tf.Tensor | float,
-    stride_x: int,
-    stride_y: int,
-) -> Decoded:
-    """The readings of probability maps G [B, h, w, C], S without background [B, h, w, N], Q [B, h, w].
+def decode_maps(maps: Probabilities, threshold: tf.Tensor | float, stride_x: int, stride_y: int) -> Decoded:
+    """Decodes probability maps.
 
-    Background is left out of the class argmax: cells outside characters were never trained, so it means nothing.
+    Args:
+      maps: the probabilities of a batch.
+      threshold: float32 scalar in 0..1; the word ends at the first position whose presence is below it.
+      stride_x, stride_y: input pixels per map cell.
     """
-    heat = order * localization[..., None]  # H [B, h, w, N]
-    mass = tf.maximum(tf.reduce_sum(heat, (1, 2)), 1e-6)  # [B, N]
-    scores = tf.einsum("bhwc,bhwk->bkc", classes, heat)[..., 1:] / mass[..., None]
-    scores = tf.pad(scores, [[0, 0], [0, 0], [1, 0]])
+    pooled = pool_positions(maps)
+    # Background is left out of the argmax: cells outside characters carry no class label in training, so its
+    # probability is meaningless there.
+    scores = tf.pad(pooled.scores[..., 1:], [[0, 0], [0, 0], [1, 0]])
     raw_ids = tf.argmax(scores, -1, tf.int32)
-    presence = tf.reduce_max(heat, (1, 2))
-    alive = tf.cast(tf.cumsum(tf.cast(presence < threshold, tf.int32), 1) == 0, tf.float32)
+    alive = tf.cast(tf.cumsum(tf.cast(pooled.presence < threshold, tf.int32), 1) == 0, tf.float32)  # [B, N]
     confidences = alive * tf.reduce_max(scores, -1)
-    xs = (tf.range(tf.shape(heat)[2], dtype=tf.int32)[None, :, None], stride_x)
-    ys = (tf.range(tf.shape(heat)[1], dtype=tf.int32)[None, :, None], stride_y)
-    centres = tf.stack(
-        [
-            tf.reduce_sum(tf.reduce_sum(heat, 1) * (tf.cast(xs[0], tf.float32) + 0.5), 1) / mass * xs[1],
-            tf.reduce_sum(tf.reduce_sum(heat, 2) * (tf.cast(ys[0], tf.float32) + 0.5), 1) / mass * ys[1],
-        ],
-        -1,
+    centre_x = _mean_coordinate(tf.reduce_sum(pooled.heat, 1), pooled.mass) * stride_x
+    centre_y = _mean_coordinate(tf.reduce_sum(pooled.heat, 2), pooled.mass) * stride_y
+    word_confidence = tf.where(alive[:, 0] == 0, 0.0, tf.reduce_prod(tf.where(alive > 0, confidences, 1.0), 1))
+    return Decoded(
+        ids=tf.cast(alive, tf.int32) * raw_ids,
+        confidences=confidences,
+        centres=tf.stack([centre_x, centre_y], -1),
+        scores=scores,
+        presence=pooled.presence,
+        raw_ids=raw_ids,
+        word_confidence=word_confidence,
     )
-    empty = alive[:, 0] == 0
-    word = tf.where(empty, 0.0, tf.reduce_prod(tf.where(alive > 0, confidences, 1.0), 1))
-    return Decoded(tf.cast(alive, tf.int32) * raw_ids, confidences, centres, scores, presence, raw_ids, word)
+
+
+def _mean_coordinate(profile: tf.Tensor, mass: tf.Tensor) -> tf.Tensor:
+    """Mean cell coordinate [B, N] of heat summed along the other axis [B, cells, N]; cell centres lie at + 0.5."""
+    cells = tf.cast(tf.range(tf.shape(profile)[1], dtype=tf.int32)[None, :, None], tf.float32) + 0.5
+    return tf.reduce_sum(profile * cells, 1) / mass

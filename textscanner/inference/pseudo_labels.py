@@ -1,7 +1,10 @@
-"""Character quads that a trained network sees in words that have none: the second way to learn from words.
+"""Pseudo-labels: character quads that a trained network predicts for words without them.
 
-A position's heat map H_k is a Gaussian about the character (spec section 4 draws it with a standard deviation that is a
-fixed share of the character's box), so its mean and spread give the box back. Only for readings that equal the label.
+A position's heat map H_k is a Gaussian around the character (`training/targets.py` draws it with a standard deviation
+that is a fixed fraction of the character's box), so its mean and standard deviation give the box back. Quads are only
+returned for readings that equal the label.
+
+Shapes: B batch, H W input pixels, h w map cells, N positions.
 """
 
 from __future__ import annotations
@@ -11,77 +14,98 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from textscanner.config import ModelConfig
 from textscanner.data.images import ResizeInfo, fit
-from textscanner.inference.postprocess import READ_BATCH
+from textscanner.inference.decode import MIN_MASS, Decoded, Probabilities, decode_maps, position_heat, probabilities
+from textscanner.inference.postprocess import READ_BATCH, pad_batch
 from textscanner.inference.reader import Reader
-from textscanner.model.assembly import Outputs, forward
+from textscanner.model.assembly import forward
 
-HEAT_FLOOR = 0.2  # of a position's strongest cell: weaker ones are left out, they lie anywhere
-# A box's side over the spread of the heat above the floor, x and y: medians over drawn words (docs/accuracy.md).
-BOX_PER_SPREAD = (5.4, 5.3)
+HEAT_FLOOR = 0.2  # fraction of a position's peak below which heat is dropped: the tail covers the whole map
+# Side of a box over the standard deviation of the heat above the floor, (x, y): medians over rendered words with known
+# boxes (docs/accuracy.md).
+BOX_PER_STD = (5.4, 5.3)
+UNIT_CORNERS = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])  # TL TR BR BL around a centre
 
 
-def heat_boxes(outputs: Outputs, stride_x: int, stride_y: int) -> tf.Tensor:
-    """Centre and spread of each position's heat: float32 [B, N, 4] (x, y, std x, std y) in pixels of the input."""
-    heat = tf.nn.softmax(outputs.order)[..., 1:] * tf.sigmoid(outputs.localization)[..., None]  # [B, h, w, N]
+def heat_boxes(maps: Probabilities, model: ModelConfig) -> tf.Tensor:
+    """Centre and standard deviation of each position's heat.
+
+    Returns:
+      float32 [B, N, 4]: centre x, centre y, std x, std y in input pixels.
+    """
+    heat = position_heat(maps)  # [B, h, w, N]
     peak = tf.reduce_max(heat, (1, 2), keepdims=True)
     heat = tf.where(heat >= HEAT_FLOOR * peak, heat, 0.0)
-    heat /= tf.maximum(tf.reduce_sum(heat, (1, 2), keepdims=True), 1e-6)
-    parts = []
-    for axis, stride in ((2, stride_x), (1, stride_y)):
-        along = tf.reduce_sum(heat, 3 - axis)  # [B, cells, N]
-        places = (tf.range(along.shape[1], dtype=tf.float32)[None, :, None] + 0.5) * stride
-        centre = tf.reduce_sum(along * places, 1)
-        variance = tf.reduce_sum(along * tf.square(places - centre[:, None]), 1)
-        parts.append((centre, tf.sqrt(tf.maximum(variance, stride**2 / 12))))  # a single cell is that wide
-    (x, std_x), (y, std_y) = parts
+    heat /= tf.maximum(tf.reduce_sum(heat, (1, 2), keepdims=True), MIN_MASS)
+    x, std_x = _mean_and_std(tf.reduce_sum(heat, 1), model.map_stride_x)
+    y, std_y = _mean_and_std(tf.reduce_sum(heat, 2), model.map_stride_y)
     return tf.stack([x, y, std_x, std_y], -1)
 
 
-class Labeller:
-    """Finds the quads of words whose text is known."""
+def _mean_and_std(profile: tf.Tensor, stride: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and standard deviation [B, N], in pixels, of a distribution over the cells of one axis [B, cells, N]."""
+    pixels = (tf.range(profile.shape[1], dtype=tf.float32)[None, :, None] + 0.5) * stride
+    mean = tf.reduce_sum(profile * pixels, 1)
+    variance = tf.reduce_sum(profile * tf.square(pixels - mean[:, None]), 1)
+    return mean, tf.sqrt(tf.maximum(variance, stride**2 / 12))  # at least that of a uniform density over one cell
+
+
+class PseudoLabeler:
+    """Predicts the character quads of words whose text is known."""
 
     def __init__(self, reader: Reader, min_confidence: float) -> None:
+        """Compiles the network with decoding and boxes, so that it runs once per batch.
+
+        Args:
+          reader: the trained network.
+          min_confidence: word confidence in 0..1 from which a reading is used.
+        """
         self.reader = reader
         self.min_confidence = min_confidence
         model = reader.config.model
 
-        @tf.function(reduce_retracing=True)
-        def boxes(image: tf.Tensor) -> tf.Tensor:
-            return heat_boxes(forward(reader.model, image, training=False), model.map_stride_x, model.map_stride_y)
+        def predict(image: tf.Tensor, threshold: tf.Tensor) -> tuple[Decoded, tf.Tensor]:
+            maps = probabilities(forward(reader.model, image, training=False))
+            return decode_maps(maps, threshold, model.map_stride_x, model.map_stride_y), heat_boxes(maps, model)
 
-        self._boxes = boxes
+        self._predict = tf.function(predict, reduce_retracing=True)
 
     def quads(self, images: Sequence[np.ndarray], texts: Sequence[str]) -> list[np.ndarray | None]:
-        """float32 [len(text), 4, 2] in pixels of each image; None where the reading is not the label, or not sure.
+        """Predicts the quads of each word.
 
         Args:
-          images: uint8 RGB [H, W, 3], at most READ_BATCH.
-          texts: NFC labels; one with a character that the charset passes over gets no quads.
+          images: uint8 RGB [H, W, 3] of any size, at most READ_BATCH.
+          texts: labels in NFC, one per image. A label with a character that has no position gets no quads.
+
+        Returns:
+          float32 [len(text), 4, 2] per image in pixels of that image, corners TL TR BR BL; None where the reading
+          differs from the label or its confidence is below `min_confidence`.
         """
-        if len(images) > READ_BATCH:
-            raise ValueError(f"{len(images)} images at once: at most {READ_BATCH}")
+        assert len(images) <= READ_BATCH, f"{len(images)} images in a batch: at most {READ_BATCH}"
         fitted = [fit(image, self.reader.config.model) for image in images]
-        inputs = np.stack([pixels for pixels, _ in fitted])
-        decoded = self.reader.decode_batch(inputs)
-        padded = np.zeros((READ_BATCH, *inputs.shape[1:]), np.uint8)
-        padded[: len(inputs)] = inputs
-        boxes = self._boxes(tf.constant(padded)).numpy()
+        inputs = pad_batch(np.stack([pixels for pixels, _ in fitted]))
+        decoded, boxes = self._predict(tf.constant(inputs), tf.constant(self.reader.threshold, tf.float32))
+        ids, confidences, boxes = decoded.ids.numpy(), decoded.word_confidence.numpy(), boxes.numpy()
         return [
-            self._quads(decoded.ids[i], float(decoded.word_confidence[i]), boxes[i], how, images[i].shape, texts[i])
-            for i, (_, how) in enumerate(fitted)
+            _box_quads(boxes[i, : len(texts[i])], resize, images[i].shape)
+            if self._is_read_as(texts[i], ids[i], float(confidences[i]))
+            else None
+            for i, (_, resize) in enumerate(fitted)
         ]
 
-    def _quads(
-        self, ids: np.ndarray, confidence: float, boxes: np.ndarray, how: ResizeInfo, shape: tuple[int, ...], text: str
-    ) -> np.ndarray | None:
+    def _is_read_as(self, text: str, ids: np.ndarray, confidence: float) -> bool:
+        """Whether ids int32 [N] spell the label confidently, with one position for each of its characters."""
         charset = self.reader.charset
-        known = charset.has_position(text).all() and not charset.unknown_characters(text)
-        if not known or confidence < self.min_confidence or charset.decode(ids) != charset.normalize(text):
-            return None
-        scale = np.array([how.scale_x, how.scale_y])
-        centre = boxes[: len(text), :2] / scale
-        half = 0.5 * boxes[: len(text), 2:] * BOX_PER_SPREAD / scale
-        corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-        quads = centre[:, None] + corners[None] * half[:, None]
-        return np.clip(quads, 0, [shape[1], shape[0]]).astype(np.float32)
+        if charset.unknown_characters(text) or not charset.has_position(text).all():
+            return False
+        return confidence >= self.min_confidence and charset.decode(ids) == charset.normalize(text)
+
+
+def _box_quads(boxes: np.ndarray, resize: ResizeInfo, image_shape: tuple[int, ...]) -> np.ndarray:
+    """Quads float32 [n, 4, 2] in pixels of the original image from `heat_boxes` rows [n, 4] of the fitted one."""
+    scale = np.array([resize.scale_x, resize.scale_y])
+    centre = boxes[:, :2] / scale
+    half_size = 0.5 * boxes[:, 2:] * BOX_PER_STD / scale
+    quads = centre[:, None] + UNIT_CORNERS * half_size[:, None]
+    return np.clip(quads, 0, [image_shape[1], image_shape[0]]).astype(np.float32)

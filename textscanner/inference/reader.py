@@ -1,7 +1,9 @@
-"""Reading words: the network, its charset and its threshold behind two calls.
+"""A reader: the network with its charset and threshold.
 
-The same object reads for a person (`textscanner.load(path).read(images)`), for evaluation, and inside training for
-validation and pictures.
+The same object reads for a user (`textscanner.load(path).read(images)`), for evaluation, and during training for
+validation and for images of validation words.
+
+Shapes: B batch, H W input pixels, h w map cells.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from textscanner.checkpoint_files import NO_VOCABULARY
 from textscanner.config import Config
 from textscanner.data.images import fit
 from textscanner.inference.decode import DEFAULT_THRESHOLD, Decoded
-from textscanner.inference.postprocess import READ_BATCH, Reading, read_images
+from textscanner.inference.postprocess import Reading, pad_batch, read_images
 from textscanner.inference.read_step import make_read_step
 from textscanner.inference.vocabulary import load_vocabulary
 from textscanner.model.assembly import build_without_pretrained, forward
@@ -27,13 +29,13 @@ from textscanner.model.assembly import build_without_pretrained, forward
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Maps:
-    """What the network saw and drew.
+    """The network's input and its maps, for visualization.
 
     Attributes:
       image: uint8 [B, H, W, 3] RGB, the network's input.
       localization: float32 [B, h, w], Q in 0..1.
-      order: int32 [B, h, w], the likeliest position, 0 background.
-      classes: int32 [B, h, w], the likeliest class id, background left out.
+      order: int32 [B, h, w], the most likely position, 0 background.
+      classes: int32 [B, h, w], the most likely class id, background excluded.
     """
 
     image: np.ndarray
@@ -43,7 +45,26 @@ class Maps:
 
 
 class Reader:
-    """A network that reads word images, uint8 RGB [H, W, 3] of any size."""
+    """Reads word images with a network.
+
+    Attributes:
+      config: the run's config.
+      model: the Keras model.
+      step: training steps that its weights have seen.
+      metrics: of the last validation, `val/word_accuracy` and others.
+      threshold: presence threshold of the decoder, 0..1.
+      vocabulary: word prior; None for none.
+
+    Example:
+      >>> import numpy as np
+      >>> import textscanner
+      >>> reader = textscanner.load("small")
+      >>> blank = np.full((32, 100, 3), 255, np.uint8)
+      >>> [reading.text for reading in reader.read([blank])]
+      ['']
+      >>> reader.maps([blank]).localization.shape
+      (1, 8, 64)
+    """
 
     def __init__(
         self,
@@ -54,6 +75,11 @@ class Reader:
         threshold: float = DEFAULT_THRESHOLD,
         vocabulary: str = NO_VOCABULARY,
     ) -> None:
+        """Wraps a model; `textscanner.load` builds a reader from a checkpoint.
+
+        Raises:
+          UserError: there is no such vocabulary.
+        """
         self.config = config
         self.model = model
         self.step = step
@@ -63,7 +89,7 @@ class Reader:
         self._read_step = make_read_step(model, config)
 
     def in_float32(self) -> Reader:
-        """This reader, or one with its weights that computes in float32 if it was trained with something else."""
+        """A reader with the same weights that computes in float32; this one if it does already."""
         if self.config.optimizer.precision == "float32":
             return self
         reader = copy.copy(self)
@@ -76,28 +102,41 @@ class Reader:
 
     @property
     def charset(self) -> Charset:
-        """The alphabet that readings are made of."""
+        """The characters that it reads."""
         return self.config.charset
 
     def read(self, images: Sequence[np.ndarray]) -> list[Reading]:
-        """A reading per image, in order."""
-        how = (self.config.model, self.charset, self.decode_batch, self.threshold, self.vocabulary)
-        return read_images(images, *how)
+        """Reads word images.
+
+        Args:
+          images: uint8 RGB [H, W, 3] of any size, one word each.
+
+        Returns:
+          one reading per image, in order.
+        """
+        return read_images(
+            images,
+            model=self.config.model,
+            charset=self.charset,
+            run=self.decode_batch,
+            threshold=self.threshold,
+            vocabulary=self.vocabulary,
+        )
 
     def decode_batch(self, inputs: np.ndarray) -> Decoded:
-        """Raw decodings of fitted images, uint8 [B, H, W, 3] with B up to READ_BATCH, as NumPy arrays.
+        """Runs network and decoder on fitted images, without a vocabulary.
 
-        Batches are filled up to READ_BATCH: one shape, one plan of the kernels, and a row's result does not depend on
-        how many came with it.
+        Args:
+          inputs: uint8 [B, H, W, 3] of the network's input size, B up to READ_BATCH.
+
+        Returns:
+          NumPy arrays of B rows.
         """
-        count = len(inputs)
-        padded = np.zeros((READ_BATCH, *inputs.shape[1:]), np.uint8)
-        padded[:count] = inputs
-        decoded = self._read_step(tf.constant(padded), tf.constant(self.threshold, tf.float32))
-        return Decoded(*(value.numpy()[:count] for value in decoded))
+        decoded = self._read_step(tf.constant(pad_batch(inputs)), tf.constant(self.threshold, tf.float32))
+        return Decoded(*(tensor.numpy()[: len(inputs)] for tensor in decoded))
 
     def maps(self, images: Sequence[np.ndarray]) -> Maps:
-        """The network's maps for a few images."""
+        """The network's maps for a few images, uint8 RGB [H, W, 3] of any size."""
         inputs = np.stack([fit(image, self.config.model)[0] for image in images])
         outputs = forward(self.model, tf.constant(inputs), training=False)
         return Maps(

@@ -1,11 +1,13 @@
-"""Which words are likely, as a second opinion on what the network saw: a noisy channel over a list of words.
+"""Word prior: corrects ambiguous readings with word frequencies (a noisy-channel model).
 
-Of a word w of n characters, log P(w | image) = log P(image | w) + WEIGHT * log (P(w) / P_other(n)) + constant. The
-network gives the first term: the class probabilities and the presence of each position. Word frequencies give P(w).
-P_other(n) is what a text that stands in no list may claim: such texts keep what the network read, so that names, codes
-and numbers which are clear in the image stay as they are. The lengths tried are the network's and one more or less.
+For a word w of n characters, log P(w | image) = log P(image | w) + WEIGHT * log (P(w) / P_other(n)) + constant. The
+network gives the first term: class probabilities and presence of each position. Word frequencies give P(w). P_other(n)
+is the prior of any text that is not listed: such texts keep the network's reading, so that names, codes and numbers
+that are clear in the image stay unchanged. Lengths tried are the network's own and one more or less.
 
-Needs no TensorFlow, and no training. The constants were chosen on the validation words of docs/accuracy.md.
+Needs no TensorFlow and no training. The constants were chosen on the validation words of docs/accuracy.md.
+
+Shapes: N positions, C classes, m characters of a word, W words of one length.
 """
 
 from __future__ import annotations
@@ -22,35 +24,42 @@ import numpy as np
 
 from textscanner.charset import FIRST_CHARACTER_ID, Charset
 from textscanner.checkpoint_files import NO_VOCABULARY
+from textscanner.errors import UserError
 
-WEIGHT = 0.4  # of the words' frequencies against the image: the network is surer of itself than it is right
-LOG_UNLISTED = -6.0  # log of the share of texts that stand in no list ...
-LOG_UNLISTED_CHARACTER = -3.0  # ... and of each of their characters: one of 20 that are equally likely
-MISREAD = 0.01  # the chance that a character is any other, whatever the network says
-PRESENCE_FLOOR = 1e-3  # of a strength under a logarithm
+WEIGHT = 0.4  # of word frequencies against the image: the network is overconfident
+LOG_UNLISTED = -6.0  # log of the share of texts that are in no list ...
+LOG_UNLISTED_CHARACTER = -3.0  # ... and of each of their characters: one out of 20 equally likely ones
+MISREAD = 0.01  # probability that a character is any other one, whatever the network says
+PRESENCE_FLOOR = 1e-3  # lower bound of a presence before the logarithm
 MAX_LENGTH = 25  # longer words are not listed
+FILE_FORMAT = "a UTF-8 text file with one word per line, optionally followed by a tab and its count"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Words:
-    """Words of one length m, the likeliest first: ids intp [m, W], gains float32 [W] (WEIGHT * log P / P_other)."""
+class _WordTable:
+    """Words of one length m, most frequent first.
+
+    Attributes:
+      ids: intp [m, W], folded class ids.
+      gains: float32 [W], WEIGHT * log (P(w) / P_other(m)), descending.
+    """
 
     ids: np.ndarray
     gains: np.ndarray
 
-    def gain_of(self, ids: np.ndarray) -> float | None:
-        """The gain of a word; None if it is not listed."""
-        found = np.flatnonzero((self.ids == ids[:, None]).all(0))
-        return float(self.gains[found[0]]) if len(found) else None
+    def gain_of(self, word_ids: np.ndarray) -> float | None:
+        """The gain of a word, ids intp [m]; None if it is not listed."""
+        columns = np.flatnonzero((self.ids == word_ids[:, None]).all(0))
+        return float(self.gains[columns[0]]) if len(columns) else None
 
 
 class Correction(NamedTuple):
-    """The likeliest text of a word.
+    """The most likely text of a word.
 
     Attributes:
       ids: int32 [m], class ids.
       confidences: float32 [m], the network's probability of each character, 0..1.
-      word_confidence: the text's share among the words compared and all texts that are not listed, 0..1.
+      word_confidence: posterior probability of the text among the words compared and all unlisted texts, 0..1.
     """
 
     ids: np.ndarray
@@ -59,147 +68,167 @@ class Correction(NamedTuple):
 
 
 class Vocabulary:
-    """Words with their probabilities, in the classes of a charset; upper and lower case count as one."""
+    """Words with their probabilities, as class ids of a charset. Upper and lower case count as the same word."""
 
     def __init__(self, words: Mapping[str, float], charset: Charset) -> None:
-        """Takes words with probabilities or counts; those that the charset cannot write are counted but not listed."""
+        """Builds the tables.
+
+        Args:
+          words: words with probabilities or counts. Words that the charset cannot write are counted but not listed.
+          charset: the network's characters.
+        """
         self._folded = _folded_classes(charset)
-        merged: dict[str, float] = {}
-        for word, probability in words.items():
+        frequencies: dict[str, float] = {}
+        for word, frequency in words.items():
             key = "".join(map(_lower, word)) if not word.islower() else word
             if not key.isalnum():
                 key = "".join(c for c in key if c.isalnum() or c in charset.characters)
-            merged[key] = merged.get(key, 0.0) + probability
+            frequencies[key] = frequencies.get(key, 0.0) + frequency
         by_length: collections.defaultdict[int, list[str]] = collections.defaultdict(list)
-        for key in merged:
+        for key in frequencies:
             by_length[len(key)].append(key)
-        classes = _class_table(charset, self._folded)
-        total = sum(merged.values())
-        self._words: dict[int, _Words] = {}
+        class_of_code = _class_table(charset, self._folded)
+        total = sum(frequencies.values())
+        self._tables: dict[int, _WordTable] = {}
         for length in range(1, MAX_LENGTH + 1):
             keys = by_length[length]
+            # All words of a length as one array of code points: half a million words are looked up at once.
             codes = np.array(keys, f"<U{length}").view(np.uint32).reshape(-1, length)
-            ids = classes[np.minimum(codes, len(classes) - 1)]
-            kept = (ids > 0).all(1)
-            if kept.any():
-                shares = np.array([merged[key] for key in keys])[kept] / total
-                self._words[length] = _sorted_words(ids[kept], shares)
+            ids = class_of_code[np.minimum(codes, len(class_of_code) - 1)]
+            writable = (ids > 0).all(1)
+            if writable.any():
+                probabilities = np.array([frequencies[key] for key in keys])[writable] / total
+                self._tables[length] = _word_table(ids[writable], probabilities)
 
     def __len__(self) -> int:
-        return sum(len(words.gains) for words in self._words.values())
+        return sum(len(table.gains) for table in self._tables.values())
 
     def correct(self, scores: np.ndarray, presence: np.ndarray, threshold: float) -> Correction:
-        """The likeliest text of a decoded word, in which the network found at least one character.
+        """The most likely text of a decoded word in which the network detected at least one character.
 
         Args:
-          scores: float32 [N, C], how much of each position each class has, background 0.
-          presence: float32 [N], how surely each position is there.
-          threshold: the strength from which the network counts a position as there.
+          scores: float32 [N, C], share of each class at each position; background is 0.
+          presence: float32 [N] in 0..1, how certain it is that each position exists.
+          threshold: presence from which the network counts a position, 0..1.
         """
         length = max(1, int(np.argmin(np.append(presence >= threshold, False))))
         probabilities = scores / np.maximum(scores.sum(-1, keepdims=True), 1e-6)
-        image = self._log_characters(probabilities)
-        there, ends = _log_presence(presence, threshold)
-        second, first = np.sort(image, -1)[:, -2:].T
-        ceilings = np.append(0.0, np.cumsum(first + there)) + ends  # [N + 1]: no text of that length has more
-        chosen = np.argmax(image[:length], -1)  # what the network read
+        log_characters = self._log_characters(probabilities)
+        log_present, log_end = _log_presence(presence, threshold)
+        second, first = np.sort(log_characters, -1)[:, -2:].T
+        # [N + 1]: upper bound of log P(image | w) over all texts of each length.
+        ceilings = np.append(0.0, np.cumsum(first + log_present)) + log_end
+        best_ids = np.argmax(log_characters[:length], -1)  # the network's reading
         best = ceilings[length]
-        # All unlisted texts of this length together, then the listed ones that are compared. Those are sorted by what
-        # frequency gives them: from one on, none can win. Those of the network's length differ from what it read in
-        # one character at least.
-        totals = [np.array([best - first[:length].sum()])]
+        # Candidates: all unlisted texts of this length taken together, then listed words. Those are sorted by gain, so
+        # from some word on none can win. Listed words of the network's length differ from its reading in at least
+        # one character, which costs at least the smallest margin.
+        candidates = [np.array([best - first[:length].sum()])]
         margins = {length: float(np.min((first - second)[:length]))}
         for m in (length, length - 1, length + 1):
-            words = self._words.get(m)
-            if words is None or m > len(presence):
+            table = self._tables.get(m)
+            if table is None or m > len(presence):
                 continue
-            known = words.gain_of(chosen) if m == length else None
-            if known is not None:
-                best = ceilings[length] + known
-                totals.append(np.array([best]))
-            count = int(np.searchsorted(-words.gains, ceilings[m] - margins.get(m, 0.0) - best, "right"))
+            gain = table.gain_of(best_ids) if m == length else None
+            if gain is not None:
+                best = ceilings[length] + gain
+                candidates.append(np.array([best]))
+            count = int(np.searchsorted(-table.gains, ceilings[m] - margins.get(m, 0.0) - best, "right"))
             if count == 0:
                 continue
-            fixed = ceilings[m] - first[:m].sum()
-            found = words.gains[:count] + fixed
+            log_posteriors = table.gains[:count] + (ceilings[m] - first[:m].sum())
             for k in range(m):
-                found = found + image[k].take(words.ids[k, :count])
-            totals.append(found)
-            at = int(np.argmax(found))
-            if found[at] > best:
-                best, chosen = found[at], words.ids[:, at]
-        share = np.float32(1 / np.exp(np.concatenate(totals) - best).sum())
-        return self._choice(chosen, probabilities, float(share))
+                log_posteriors = log_posteriors + log_characters[k].take(table.ids[k, :count])
+            candidates.append(log_posteriors)
+            winner = int(np.argmax(log_posteriors))
+            if log_posteriors[winner] > best:
+                best, best_ids = log_posteriors[winner], table.ids[:, winner]
+        posterior = np.float32(1 / np.exp(np.concatenate(candidates) - best).sum())
+        return self._restore_case(best_ids, probabilities, float(posterior))
 
     def _log_characters(self, probabilities: np.ndarray) -> np.ndarray:
-        """log P(position | class) over folded classes, float [N, C]."""
+        """log P(position | class) float [N, C] over folded classes, from class probabilities float32 [N, C]."""
         folded = np.zeros_like(probabilities)
         np.add.at(folded.T, self._folded, probabilities.T)
-        return np.log((1 - MISREAD) * folded + MISREAD / max(folded.shape[-1] - FIRST_CHARACTER_ID, 1))
+        uniform = MISREAD / max(folded.shape[-1] - FIRST_CHARACTER_ID, 1)
+        return np.asarray(np.log((1 - MISREAD) * folded + uniform))
 
-    def _choice(self, chosen: np.ndarray, probabilities: np.ndarray, word_confidence: float) -> Correction:
-        """The case of each character is the network's."""
-        alike = self._folded[None, :] == chosen[:, None]  # [m, C]
-        among = np.where(alike, probabilities[: len(chosen)], -1.0)
-        return Correction(np.argmax(among, -1).astype(np.int32), among.max(-1), word_confidence)
+    def _restore_case(self, folded_ids: np.ndarray, probabilities: np.ndarray, word_confidence: float) -> Correction:
+        """Gives each folded class id [m] the case that the network finds more likely, probabilities [N, C]."""
+        same_letter = self._folded[None, :] == folded_ids[:, None]  # [m, C]
+        candidates = np.where(same_letter, probabilities[: len(folded_ids)], -1.0)
+        return Correction(np.argmax(candidates, -1).astype(np.int32), candidates.max(-1), word_confidence)
 
 
 def _folded_classes(charset: Charset) -> np.ndarray:
-    """intp [C]: for each class the class of its lower case, itself where the charset has none."""
+    """intp [C]: for each class the class of its lower-case character, or itself if the charset has none."""
     index = {c: i + FIRST_CHARACTER_ID for i, c in enumerate(charset.characters)}
     special = list(range(FIRST_CHARACTER_ID))
     return np.array([*special, *(index.get(_lower(c), i) for c, i in index.items())], np.intp)
 
 
 def _lower(character: str) -> str:
-    """Lower case where that is one character too."""
+    """Lower case, if that is a single character too."""
     lower = character.lower()
     return lower if len(lower) == 1 else character
 
 
 def _class_table(charset: Charset, folded: np.ndarray) -> np.ndarray:
-    """intp [codes]: the folded class of a character by its code point; 0 where the charset has none."""
+    """intp [codes]: folded class of a character by its code point; 0 if the charset does not contain it."""
     classes = {ord(_lower(c)): folded[i] for i, c in enumerate(charset.characters, FIRST_CHARACTER_ID)}
-    table = np.zeros(max(classes) + 2, np.intp)  # the last stands for all behind it
+    table = np.zeros(max(classes) + 2, np.intp)  # the last entry stands for all larger code points
     table[list(classes)] = list(classes.values())
     return table
 
 
-def _sorted_words(ids: np.ndarray, shares: np.ndarray) -> _Words:
-    order = np.argsort(-shares, kind="stable")
-    unlisted = LOG_UNLISTED + LOG_UNLISTED_CHARACTER * ids.shape[1]
-    gains = WEIGHT * (np.log(shares[order]) - unlisted)
-    return _Words(np.ascontiguousarray(ids[order].T), gains.astype(np.float32))
+def _word_table(ids: np.ndarray, probabilities: np.ndarray) -> _WordTable:
+    """The table of words of one length: ids intp [W, m], probabilities float [W]."""
+    order = np.argsort(-probabilities, kind="stable")
+    log_unlisted = LOG_UNLISTED + LOG_UNLISTED_CHARACTER * ids.shape[1]
+    gains = WEIGHT * (np.log(probabilities[order]) - log_unlisted)
+    return _WordTable(np.ascontiguousarray(ids[order].T), gains.astype(np.float32))
 
 
 def _log_presence(presence: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """log P(position k is there) [N], and log P(a word of m positions ends there) [N + 1]: even at the threshold."""
-    s = np.clip(presence.astype(np.float64), PRESENCE_FLOOR, 1 - PRESENCE_FLOOR)
+    """Logarithms of presence probabilities, calibrated so that a presence at the threshold means 1/2.
+
+    Args:
+      presence: float32 [N] in 0..1.
+      threshold: 0..1.
+
+    Returns:
+      log P(position k exists) [N], and log P(a word of m positions ends there) [N + 1].
+    """
+    p = np.clip(presence.astype(np.float64), PRESENCE_FLOOR, 1 - PRESENCE_FLOOR)
     bias = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else 0.0
-    odds = np.log(s) - np.log1p(-s) - bias
-    return -np.log1p(np.exp(-odds)), np.append(-np.log1p(np.exp(odds)), 0.0)
+    log_odds = np.log(p) - np.log1p(-p) - bias
+    return -np.log1p(np.exp(-log_odds)), np.append(-np.log1p(np.exp(log_odds)), 0.0)
 
 
 @functools.lru_cache(maxsize=4)
 def load_vocabulary(name: str, charset: Charset) -> Vocabulary | None:
-    """The vocabulary of that name for a charset; None for `none`.
+    """Loads a word prior for a charset.
 
     Args:
-      name: languages that wordfreq knows (`en`, `en+de`), or a UTF-8 file with a word a line, a tab and its count
-        behind it if they are not equally likely.
+      name: `none`; languages of the wordfreq package (`en`, `en+de`); or a UTF-8 file with one word per line,
+        optionally followed by a tab and its count.
+      charset: the network's characters.
+
+    Returns:
+      the vocabulary; None for `none`.
 
     Raises:
-      ValueError: it is neither, or the file cannot be read or holds no word that the charset can write.
+      UserError: there is no such language, or the file cannot be read or has no word that the charset can write.
     """
     if name == NO_VOCABULARY:
         return None
     path = pathlib.Path(name)
-    if path.suffix or path.exists():
-        vocabulary = Vocabulary(_from_file(path), charset)
-        if not len(vocabulary):
-            raise ValueError(f"--vocabulary is {name!r}: it holds no word in the network's characters")
-        return vocabulary
-    return Vocabulary(_from_languages(name), charset)
+    if not (path.suffix or path.exists()):
+        return Vocabulary(_from_languages(name), charset)
+    vocabulary = Vocabulary(_from_file(path), charset)
+    if not len(vocabulary):
+        raise UserError(f"vocabulary is {name!r}: the file has no word in the network's characters")
+    return vocabulary
 
 
 def _from_file(path: pathlib.Path) -> dict[str, float]:
@@ -208,38 +237,35 @@ def _from_file(path: pathlib.Path) -> dict[str, float]:
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
             word, _, count = line.partition("\t")
             if word.strip():
-                counts[word.strip()] = _count(count, number)
+                counts[word.strip()] = _parse_count(count, number)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"--vocabulary is {str(path)!r}: {error}; give a UTF-8 text file with a word a line, "
-            "and a tab and its count behind it if you like"
-        ) from error
+        raise UserError(f"vocabulary is {str(path)!r}: {error}; give {FILE_FORMAT}") from error
     return counts
 
 
-def _count(given: str, line: int) -> float:
+def _parse_count(text: str, line_number: int) -> float:
     try:
-        count = float(given) if given.strip() else 1.0
+        count = float(text) if text.strip() else 1.0
     except ValueError:
         count = 0.0
     if not 0 < count < math.inf:
-        raise ValueError(f"line {line}: {given!r} is no count above 0")
+        raise ValueError(f"line {line_number}: {text!r} is not a positive count")
     return count
 
 
 def _from_languages(name: str) -> dict[str, float]:
     import wordfreq
 
-    known = wordfreq.available_languages("best")
-    shares: collections.defaultdict[str, float] = collections.defaultdict(float)
+    available = wordfreq.available_languages("best")
+    frequencies: collections.defaultdict[str, float] = collections.defaultdict(float)
     for language in name.split("+"):
-        if language not in known:
-            raise ValueError(
-                f"--vocabulary is {name!r}: none, a file with a word a line, or languages out of "
-                f"{', '.join(sorted(known))}, several as en+de"
+        if language not in available:
+            raise UserError(
+                f"vocabulary is {name!r}: give none, {FILE_FORMAT}, or languages out of "
+                f"{', '.join(sorted(available))}, joined as en+de"
             )
         for centibels, words in enumerate(wordfreq.get_frequency_list(language)):
             for word in words:
-                if word.replace("'", "").isalpha():  # numbers are listed by their shape only
-                    shares[word] += 10 ** (-centibels / 100)
-    return shares
+                if word.replace("'", "").isalpha():  # wordfreq lists numbers by their shape only
+                    frequencies[word] += 10 ** (-centibels / 100)
+    return frequencies

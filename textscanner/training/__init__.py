@@ -1,1 +1,1 @@
-"""Target maps, losses, the training step and the training loop."""
+"""Training: target maps, losses, the training step and the loop."""

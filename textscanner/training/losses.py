@@ -1,7 +1,9 @@
-"""The loss: one scalar per sample, so that any split of a batch gives the same sum (spec section 5).
+"""Supervised losses: one scalar per sample (the terms of L in the paper; reductions: docs/model.md).
 
-Each term is normalised inside its own sample: the loss depends neither on how a batch is split over replicas, nor on a
-word's length, nor on the resolution of the maps. Logits are float32; targets are integers, never one-hot.
+Each term is normalized within its sample, so the loss depends neither on how a batch is split over replicas, nor on the
+length of a word, nor on the resolution of the maps. Logits are float32; targets are integers, never one-hot.
+
+Shapes: B batch, h w map cells, C classes, N positions.
 """
 
 from __future__ import annotations
@@ -14,11 +16,16 @@ from textscanner.config import LossConfig
 from textscanner.model.assembly import Outputs
 from textscanner.training.targets import IGNORE, Targets
 
-FOREGROUND = 0.05  # Q* above it counts as foreground of the localization loss
+FOREGROUND = 0.05  # cells with a larger Q* are foreground of the localization loss
 
 
 class Losses(NamedTuple):
-    """Per-sample losses, float32 [B], unweighted but for `total`."""
+    """Per-sample losses, float32 [B].
+
+    Attributes:
+      total: the weighted sum.
+      classes, order, localization: the terms, unweighted.
+    """
 
     total: tf.Tensor
     classes: tf.Tensor
@@ -27,13 +34,13 @@ class Losses(NamedTuple):
 
 
 def supervised_losses(outputs: Outputs, targets: Targets, has_quads: tf.Tensor, config: LossConfig) -> Losses:
-    """The losses of a batch against maps drawn from boxes.
+    """Losses against maps drawn from character boxes.
 
     Args:
       outputs: the network's logits.
       targets: maps of the same size.
-      has_quads: float32 [B], 0 where the row carries no character boxes: its terms are 0.
-      config: weights.
+      has_quads: float32 [B], 0 for rows without character boxes, whose losses are 0; else 1.
+      config: weights, and the form of the localization loss.
     """
     classes = has_quads * _class_loss(outputs.classes, targets.classes)
     order = has_quads * _order_loss(outputs.order, targets.order)
@@ -46,35 +53,42 @@ def supervised_losses(outputs: Outputs, targets: Targets, has_quads: tf.Tensor, 
 
 
 def _class_loss(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """Cross entropy over the cells that carry a class, divided by their number."""
-    return _mean_where(_cross_entropy(logits, tf.maximum(classes, 0)), classes != IGNORE)
+    """L_s [B]: mean cross entropy over the cells that carry a class. Logits [B, h, w, C], class ids [B, h, w]."""
+    return _masked_mean(_cross_entropy(logits, tf.maximum(classes, 0)), classes != IGNORE)
 
 
 def _order_loss(logits: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
-    """Cross entropy, half the mean over characters and half the mean over background."""
+    """L_o [B]: cross entropy, averaged over characters and over background, half each.
+
+    Logits [B, h, w, N+1], positions [B, h, w].
+    """
     entropy = _cross_entropy(logits, order)
-    return 0.5 * _mean_where(entropy, order > 0) + 0.5 * _mean_where(entropy, order == 0)
+    return 0.5 * _masked_mean(entropy, order > 0) + 0.5 * _masked_mean(entropy, order == 0)
 
 
 def _balanced_smooth_l1(logit: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """Smooth L1, half the mean over foreground, half over the rest: a plain mean lets Q collapse to 0."""
+    """L_l [B]: smooth L1 of Q [B, h, w] against Q*, averaged over foreground and over background, half each.
+
+    A plain mean over all cells lets Q collapse to 0, because most cells are background.
+    """
     error = tf.abs(tf.sigmoid(logit) - target)
     loss = tf.where(error < 1, 0.5 * tf.square(error), error - 0.5)
     foreground = target > FOREGROUND
-    return 0.5 * _mean_where(loss, foreground) + 0.5 * _mean_where(loss, ~foreground)
+    return 0.5 * _masked_mean(loss, foreground) + 0.5 * _masked_mean(loss, ~foreground)
 
 
 def _squared_over_mass(logit: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """sum (Q - Q*)^2 / sum Q*."""
+    """L_l [B]: sum (Q - Q*)^2 / sum Q* over the map [B, h, w]."""
     error = tf.square(tf.sigmoid(logit) - target)
     return tf.reduce_sum(error, (1, 2)) / tf.maximum(tf.reduce_sum(target, (1, 2)), 1.0)
 
 
 def _cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Per cell [B, h, w], from logits [B, h, w, K] and int32 labels [B, h, w]."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
-def _mean_where(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """The mean of values [B, h, w] over the mask's cells, per sample [B]; 0 where the mask is empty."""
+def _masked_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Mean of values [B, h, w] over the cells of a mask [B, h, w], per sample [B]; 0 where the mask is empty."""
     weight = tf.cast(mask, tf.float32)
     return tf.reduce_sum(values * weight, (1, 2)) / tf.maximum(tf.reduce_sum(weight, (1, 2)), 1.0)

@@ -1,16 +1,18 @@
-"""One training step and one evaluation step under the current `tf.distribute` strategy.
+"""One training step under the current `tf.distribute` strategy.
 
-The step is pure but for the variables: batch in, a vector of metrics out. Gradients of sum(loss) / GLOBAL batch are
-summed over all replicas in one flat all-reduce (the metrics ride along), clipped there, and applied: N workers
-compute what one device computes. Keras' own `clipnorm` would clip each replica's part before the sum, and its
-optimizer would all-reduce once more, hence `PreReducedAdamW`.
+The step changes variables and nothing else: batch in, metrics out. Gradients of sum(loss) / GLOBAL batch size are
+summed over all replicas in one flat all-reduce (the metrics ride along), then clipped and applied, so N workers compute
+what one device computes. Keras' own `clipnorm` would clip each replica's gradient before the sum, and its optimizer
+would all-reduce once more; hence `PreReducedAdamW`.
+
+Shapes: B replica's batch, H W input pixels, h w map cells, N positions, C classes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import keras
 import tensorflow as tf
@@ -25,15 +27,37 @@ from textscanner.training.word_loss import word_losses
 
 Batch = dict[str, tf.Tensor]
 
-# What a step returns, in this order, each as a mean over the global batch (the norm: of the summed gradient).
-STEP_METRICS = (
-    *("loss", "class_loss", "order_loss", "localization_loss", "mutual_loss", "phi_classes", "phi_order"),
-    *("word_loss", "trained_fraction", "gradient_norm"),
-)
+
+class StepMetrics(NamedTuple):
+    """Metrics of one step, float32 scalars: means over the global batch unless stated otherwise.
+
+    Attributes:
+      loss: the weighted sum that is minimized.
+      class_loss, order_loss, localization_loss: unweighted terms; 0 for rows without boxes.
+      mutual_loss, word_loss: unweighted terms; 0 where they are switched off.
+      phi_classes, phi_order: fraction of characters that the class and the order map detect, 0..1.
+      trained_fraction: fraction of rows that contribute to the loss, 0..1.
+      gradient_norm: L2 norm of the summed gradient, before clipping.
+    """
+
+    loss: tf.Tensor
+    class_loss: tf.Tensor
+    order_loss: tf.Tensor
+    localization_loss: tf.Tensor
+    mutual_loss: tf.Tensor
+    phi_classes: tf.Tensor
+    phi_order: tf.Tensor
+    word_loss: tf.Tensor
+    trained_fraction: tf.Tensor
+    gradient_norm: tf.Tensor
+
+
+TrainStep = Callable[[Any], StepMetrics]
+"""A (distributed) batch -> metrics, the same on every worker."""
 
 
 def batch_signature(config: Config, replica_batch_size: int) -> dict[str, tf.TensorSpec]:
-    """Names, shapes and dtypes of a replica's batch; static, so that the step is traced once."""
+    """Names, shapes and dtypes of a replica's batch. Shapes are static, so that the step is traced once."""
     model, b = config.model, replica_batch_size
     return {
         "image": tf.TensorSpec((b, model.height_px, model.width_px, 3), tf.uint8),
@@ -45,10 +69,10 @@ def batch_signature(config: Config, replica_batch_size: int) -> dict[str, tf.Ten
     }
 
 
-class PreReducedAdamW(keras.optimizers.AdamW):
-    """AdamW that takes gradients which are summed over the replicas already."""
+class PreReducedAdamW(keras.optimizers.AdamW):  # type: ignore[misc]  # Keras is untyped
+    """AdamW for gradients that are already summed over the replicas."""
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: list) -> list:
+    def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
         return grads_and_vars
 
 
@@ -67,13 +91,13 @@ def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> keras.opt
 def _make_optimizer(config: Config, model: keras.Model) -> keras.optimizers.Optimizer:
     settings = config.optimizer
     optimizer = PreReducedAdamW(
-        learning_rate_schedule(settings, config.train.num_steps),
+        learning_rate=learning_rate_schedule(settings, config.train.num_steps),
         weight_decay=settings.weight_decay,
         use_ema=settings.ema_momentum > 0,
         ema_momentum=settings.ema_momentum or 0.99,
         name="adamw",
     )
-    # Biases and the norms' scales and offsets are vectors; only kernels are decayed.
+    # Weight decay is for kernels. Biases and the scales and offsets of norms are vectors, and are left alone.
     optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) < 2])
     optimizer.build(model.trainable_variables)
     return optimizer
@@ -81,26 +105,34 @@ def _make_optimizer(config: Config, model: keras.Model) -> keras.optimizers.Opti
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainingState:
-    """What training changes. `serving` holds the weights that are validated and shipped: the moving average if
-    the config asks for one, else it is `model` itself."""
+    """Everything that training changes.
+
+    Attributes:
+      config: of the run.
+      strategy: the distribution strategy that owns the variables.
+      model: the live model.
+      ema_model: the model that is validated and saved: the exponential moving average (EMA) of the weights if the
+        config asks for one, otherwise `model` itself.
+      optimizer: its `iterations` is the step counter.
+    """
 
     config: Config
     strategy: tf.distribute.Strategy
     model: keras.Model
-    serving: keras.Model
+    ema_model: keras.Model
     optimizer: keras.optimizers.Optimizer
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """Training steps done."""
         return int(self.optimizer.iterations.numpy())
 
     def sync_ema(self) -> None:
-        """Copies the moving average into `serving`; statistics of batch norms come from the live model."""
-        if self.serving is self.model:
+        """Copies the moving average into `ema_model`; batch-norm statistics, which have none, come from `model`."""
+        if self.ema_model is self.model:
             return
-        if self.step == 0:  # no average yet
-            self.serving.set_weights(self.model.get_weights())
+        if self.step == 0:  # there is no average before the first step
+            self.ema_model.set_weights(self.model.get_weights())
             return
         averages = dict(
             zip(
@@ -109,20 +141,20 @@ class TrainingState:
                 strict=True,
             )
         )
-        for served, live in zip(self.serving.weights, self.model.weights, strict=True):
-            served.assign(averages.get(live.path, live))
+        for averaged, live in zip(self.ema_model.weights, self.model.weights, strict=True):
+            averaged.assign(averages.get(live.path, live))
 
 
 def create_state(config: Config, strategy: tf.distribute.Strategy) -> TrainingState:
-    """Model and optimizer with fresh weights, the same on every worker for the same seed."""
+    """Model and optimizer with initial weights, which depend on `train.seed` only and so agree on every worker."""
     with strategy.scope():
         model = build_model(config, config.train.seed)
-        serving = build_model(config, config.train.seed) if config.optimizer.ema_momentum else model
-        return TrainingState(config, strategy, model, serving, _make_optimizer(config, model))
+        ema_model = build_model(config, config.train.seed) if config.optimizer.ema_momentum else model
+        return TrainingState(config, strategy, model, ema_model, _make_optimizer(config, model))
 
 
-def make_train_step(state: TrainingState) -> Callable[[Any], tf.Tensor]:
-    """The compiled step: a (distributed) batch in, float32 [len(STEP_METRICS)] out, the same on every worker."""
+def make_train_step(state: TrainingState) -> TrainStep:
+    """Compiles the training step of a state."""
     config = state.config
     num_replicas = state.strategy.num_replicas_in_sync
     signature = batch_signature(config, config.train.global_batch_size // num_replicas)
@@ -130,31 +162,33 @@ def make_train_step(state: TrainingState) -> Callable[[Any], tf.Tensor]:
     def replica_step(batch: Batch) -> tf.Tensor:
         batch = {name: tf.ensure_shape(batch[name], spec.shape) for name, spec in signature.items()}
         gradients, sums = _accumulate(state, batch)
-        return _apply(state, gradients, sums / config.train.global_batch_size)
+        return _apply(state, gradients, tf.stack(sums) / config.train.global_batch_size)
 
-    @tf.function(autograph=False)
-    def train_step(batch: Any) -> tf.Tensor:
-        # Every replica holds the same reduced vector; the first local one is as good as any.
-        return state.strategy.experimental_local_results(state.strategy.run(replica_step, (batch,)))[0]
+    def train_step(batch: Any) -> StepMetrics:
+        # Every replica holds the same reduced vector, so the first local one is enough.
+        vector = state.strategy.experimental_local_results(state.strategy.run(replica_step, (batch,)))[0]
+        return StepMetrics(*tf.unstack(vector))
 
-    return train_step
+    return cast(TrainStep, tf.function(train_step, autograph=False))
 
 
-def _accumulate(state: TrainingState, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Gradients and loss sums of a replica's batch, one micro-batch after the other."""
-    micros = state.config.optimizer.gradient_accumulation_steps
-    parts = {name: tf.split(value, micros) for name, value in batch.items()}
+def _accumulate(state: TrainingState, batch: Batch) -> tuple[list[tf.Tensor], StepMetrics]:
+    """Sums gradients and metrics over the micro-batches of a replica's batch, one after the other."""
+    num_micro_batches = state.config.optimizer.gradient_accumulation_steps
+    parts = {name: tf.split(value, num_micro_batches) for name, value in batch.items()}
     gradients: list[tf.Tensor] = []
-    sums = tf.zeros(len(STEP_METRICS) - 1)
-    for i in range(micros):
+    sums = StepMetrics(*(tf.zeros(()) for _ in StepMetrics._fields))
+    for i in range(num_micro_batches):
+        # Without the dependency, TensorFlow may run micro-batches in parallel, and memory would not shrink.
         with tf.control_dependencies(gradients):
-            new, new_sums = _gradients(state, {name: value[i] for name, value in parts.items()})
-        gradients = [a + b for a, b in zip(gradients, new, strict=True)] if gradients else new
-        sums += new_sums
+            micro_gradients, micro_sums = _gradients(state, {name: value[i] for name, value in parts.items()})
+        gradients = [a + b for a, b in zip(gradients, micro_gradients, strict=True)] if gradients else micro_gradients
+        sums = StepMetrics(*(a + b for a, b in zip(sums, micro_sums, strict=True)))
     return gradients, sums
 
 
-def _gradients(state: TrainingState, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor]:
+def _gradients(state: TrainingState, batch: Batch) -> tuple[list[tf.Tensor], StepMetrics]:
+    """Gradients of sum(loss) / global batch size, and the metrics summed over the rows of a micro-batch."""
     model, config = state.model, state.config
     targets = draw_targets(
         batch["quads"],
@@ -166,50 +200,64 @@ def _gradients(state: TrainingState, batch: Batch) -> tuple[list[tf.Tensor], tf.
     with tf.GradientTape() as tape:
         outputs = forward(model, batch["image"], training=True)
         losses = supervised_losses(outputs, targets, batch["has_quads"], config.losses)
-        mutual, word = _from_words(outputs, batch, config)
+        mutual, word = _word_supervision(outputs, batch, config.losses)
         extra = config.losses.mutual_weight * mutual.loss + config.losses.word_weight * word
         total = losses.total + ramp(state.optimizer.iterations, config.losses) * extra
         loss = tf.reduce_sum(total) / config.train.global_batch_size
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
-    used = tf.cast(batch["length"] > 0, tf.float32) if config.losses.learns_from_words else batch["has_quads"]
-    terms = (total, losses.classes, losses.order, losses.localization, *mutual, word, used)
-    return gradients, tf.stack([tf.reduce_sum(term) for term in terms])
+    trained = tf.cast(batch["length"] > 0, tf.float32) if config.losses.learns_from_words else batch["has_quads"]
+    sums = StepMetrics(
+        loss=tf.reduce_sum(total),
+        class_loss=tf.reduce_sum(losses.classes),
+        order_loss=tf.reduce_sum(losses.order),
+        localization_loss=tf.reduce_sum(losses.localization),
+        mutual_loss=tf.reduce_sum(mutual.loss),
+        phi_classes=tf.reduce_sum(mutual.phi_classes),
+        phi_order=tf.reduce_sum(mutual.phi_order),
+        word_loss=tf.reduce_sum(word),
+        trained_fraction=tf.reduce_sum(trained),
+        gradient_norm=tf.zeros(()),  # known after the all-reduce only
+    )
+    return gradients, sums
 
 
 def ramp(step: tf.Tensor, config: LossConfig) -> tf.Tensor:
-    """How far the losses without boxes are switched on.
-
-    0 until `word_supervision_start_step`, 1 from `word_supervision_ramp_steps` steps later.
-    """
-    return tf.clip_by_value(
-        (tf.cast(step, tf.float32) - config.word_supervision_start_step) / max(config.word_supervision_ramp_steps, 1),
-        0.0,
-        1.0,
-    )
+    """Factor of the losses that need no boxes: 0 until their first step, then linearly to 1 over the ramp."""
+    progress = tf.cast(step, tf.float32) - config.word_supervision_start_step
+    return tf.clip_by_value(progress / max(config.word_supervision_ramp_steps, 1), 0.0, 1.0)
 
 
-def _from_words(outputs: Outputs, batch: Batch, config: Config) -> tuple[MutualLosses, tf.Tensor]:
-    """What needs no boxes: mutual supervision and the decoded word's loss, 0 for rows that have no part in them."""
-    nothing = tf.zeros_like(batch["has_quads"])
-    rows = nothing + 1.0 if config.losses.word_supervision_rows == "all" else 1.0 - batch["has_quads"]
-    mutual, word = MutualLosses(nothing, nothing, nothing), nothing
-    if config.losses.mutual_weight:
+def _word_supervision(outputs: Outputs, batch: Batch, config: LossConfig) -> tuple[MutualLosses, tf.Tensor]:
+    """Mutual supervision and the loss of the decoded word, each float32 [B]; 0 for rows that they do not apply to."""
+    zeros = tf.zeros_like(batch["has_quads"])
+    rows = zeros + 1.0 if config.word_supervision_rows == "all" else 1.0 - batch["has_quads"]
+    mutual, word = MutualLosses(zeros, zeros, zeros), zeros
+    if config.mutual_weight:
         mutual = MutualLosses(*(rows * part for part in mutual_losses(outputs, batch["ids"], batch["length"])))
-    if config.losses.word_weight:
+    if config.word_weight:
         word = rows * word_losses(outputs, batch["ids"], batch["length"])
     return mutual, word
 
 
-def _apply(state: TrainingState, gradients: list[tf.Tensor], means: tf.Tensor) -> tf.Tensor:
-    """Sums over replicas in one flat all-reduce, clips, applies; returns the step's metrics."""
+def _apply(state: TrainingState, gradients: list[tf.Tensor], metrics: tf.Tensor) -> tf.Tensor:
+    """Sums over replicas in one flat all-reduce, clips, and applies the gradients.
+
+    Args:
+      state: its variables are updated.
+      gradients: one tensor per trainable variable.
+      metrics: this replica's share of the StepMetrics, float32 [len(StepMetrics._fields)].
+
+    Returns:
+      the metrics of the global batch, with the gradient's norm.
+    """
     sizes = [g.shape.num_elements() for g in gradients]
-    flat = tf.concat([tf.reshape(g, [-1]) for g in gradients] + [means], 0)
+    flat = tf.concat([tf.reshape(g, [-1]) for g in gradients] + [metrics], 0)
     if state.strategy.num_replicas_in_sync > 1:
         flat = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, flat)
-    *parts, means = tf.split(flat, [*sizes, means.shape[0]])
+    *parts, metrics = tf.split(flat, [*sizes, metrics.shape[0]])
     norm = tf.norm(flat[: sum(sizes)])
     clip = state.config.optimizer.clip_norm
     factor = tf.minimum(1.0, clip / tf.maximum(norm, 1e-12)) if clip else tf.constant(1.0)
     reduced = [tf.reshape(p, g.shape) * factor for p, g in zip(parts, gradients, strict=True)]
     state.optimizer.apply(reduced, state.model.trainable_variables)
-    return tf.concat([means, norm[None]], 0)
+    return tf.stack(StepMetrics(*tf.unstack(metrics))._replace(gradient_norm=norm))

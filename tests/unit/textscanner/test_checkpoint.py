@@ -48,7 +48,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(words, tmp_path, ema):
     for batch in batches[4:]:
         step(batch)
     straight.sync_ema(), resumed.sync_ema()
-    for a, b in zip(straight.serving.get_weights(), resumed.serving.get_weights(), strict=True):
+    for a, b in zip(straight.ema_model.get_weights(), resumed.ema_model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
@@ -68,7 +68,7 @@ def test_initialize_reports_the_layers_that_do_not_fit(learnt):
     assert checkpoint.initialize(learnt.checkpoint, same) == []
     images = [decode(record.image, record.source) for record in learnt.words]
     threshold = checkpoint.read_meta(pathlib.Path(learnt.checkpoint)).threshold
-    assert Reader(TINY, same.serving, threshold=threshold).read(images) == learnt.readings
+    assert Reader(TINY, same.ema_model, threshold=threshold).read(images) == learnt.readings
     assert same.step == 0
     for characters in ("abc", TINY.charset.characters[::-1]):
         letters = dataclasses.replace(TINY, charset=Charset(characters))

@@ -5,7 +5,7 @@ import pytest
 
 import textscanner
 from textscanner.data.images import decode
-from textscanner.inference.pseudo_labels import Labeller
+from textscanner.inference.pseudo_labels import PseudoLabeler
 
 
 def _boxes(quads):
@@ -29,7 +29,7 @@ def images(learnt):
 
 
 def test_pseudo_labels_overlap_the_true_quads(reader, learnt, images):
-    found = Labeller(reader, 0.0).quads(images, [record.text for record in learnt.words])
+    found = PseudoLabeler(reader, 0.0).quads(images, [record.text for record in learnt.words])
     assert sum(quads is not None for quads in found) > 0.9 * len(images)
     shares = [
         _overlap(_boxes(quads), _boxes(record.quads))
@@ -41,7 +41,7 @@ def test_pseudo_labels_overlap_the_true_quads(reader, learnt, images):
 
 def test_only_confident_readings_of_the_label_get_quads(reader, learnt, images):
     wrong = [record.text[:-1] + ("x" if record.text[-1].lower() != "x" else "y") for record in learnt.words]
-    assert Labeller(reader, 0.0).quads(images, wrong) == [None] * len(images)
-    assert Labeller(reader, 1.0).quads(images, [record.text for record in learnt.words]) == [None] * len(images)
+    assert PseudoLabeler(reader, 0.0).quads(images, wrong) == [None] * len(images)
+    assert PseudoLabeler(reader, 1.0).quads(images, [record.text for record in learnt.words]) == [None] * len(images)
     # Punctuation has no position, so nothing is known of where it stands.
-    assert Labeller(reader, 0.0).quads(images[:1], [learnt.words[0].text + "!"]) == [None]
+    assert PseudoLabeler(reader, 0.0).quads(images[:1], [learnt.words[0].text + "!"]) == [None]

@@ -17,21 +17,21 @@ THRESHOLD = 0.5
 
 
 def network_output(charset, *positions, presence=None):
-    """What a network saw: per position a dict of characters and their shares."""
+    """Arguments of `correct`: per position a dict of characters and their scores."""
     scores = np.full((POSITIONS, charset.num_classes), 1e-4, np.float32)
     scores[:, 0] = 0
     for k, shares in enumerate(positions):
         for character, share in shares.items():
             scores[k, charset.characters.index(character) + FIRST_CHARACTER_ID] = share
-    given = np.full(POSITIONS, 0.02, np.float32)
-    given[: len(positions)] = 0.95
+    presences = np.full(POSITIONS, 0.02, np.float32)
+    presences[: len(positions)] = 0.95
     for k, value in (presence or {}).items():
-        given[k] = value
-    return scores, given, THRESHOLD
+        presences[k] = value
+    return scores, presences, THRESHOLD
 
 
-def text(charset, choice):
-    return charset.decode(np.append(choice.ids, 0))
+def text(charset, correction):
+    return charset.decode(np.append(correction.ids, 0))
 
 
 def sure(word):
@@ -44,25 +44,25 @@ def english():
 
 
 def test_an_ambiguous_character_is_corrected_to_the_likelier_word(english):
-    doubtful = [*sure("ho"), {"i": 0.6, "t": 0.35}, *sure("el")]
-    choice = english.correct(*network_output(ALPHANUMERIC, *doubtful))
-    assert text(ALPHANUMERIC, choice) == "hotel"
-    assert choice.confidences[2] == pytest.approx(0.35, abs=0.03)
-    assert 0.5 < choice.word_confidence < 1
+    ambiguous = [*sure("ho"), {"i": 0.6, "t": 0.35}, *sure("el")]
+    correction = english.correct(*network_output(ALPHANUMERIC, *ambiguous))
+    assert text(ALPHANUMERIC, correction) == "hotel"
+    assert correction.confidences[2] == pytest.approx(0.35, abs=0.03)
+    assert 0.5 < correction.word_confidence < 1
 
 
 @pytest.mark.parametrize("word", ["hotel", "hoiel", "x7qk92", "1998", "qzv", "a"])
 def test_confident_readings_are_unchanged(english, word):
-    choice = english.correct(*network_output(ALPHANUMERIC, *sure(word)))
-    assert text(ALPHANUMERIC, choice) == word
-    assert choice.word_confidence > 0.5
+    correction = english.correct(*network_output(ALPHANUMERIC, *sure(word)))
+    assert text(ALPHANUMERIC, correction) == word
+    assert correction.word_confidence > 0.5
 
 
 def test_a_weak_last_letter_is_added_or_dropped(english):
     cut = network_output(ALPHANUMERIC, *sure("quality"), presence={6: 0.45})
     assert text(ALPHANUMERIC, english.correct(*cut)) == "quality"
-    made_up = network_output(ALPHANUMERIC, *sure("market"), {"q": 0.3, "z": 0.3}, presence={6: 0.55})
-    assert text(ALPHANUMERIC, english.correct(*made_up)) == "market"
+    spurious = network_output(ALPHANUMERIC, *sure("market"), {"q": 0.3, "z": 0.3}, presence={6: 0.55})
+    assert text(ALPHANUMERIC, english.correct(*spurious)) == "market"
 
 
 def test_the_correction_is_the_maximum_over_all_candidates():
@@ -93,16 +93,16 @@ def test_the_correction_is_the_maximum_over_all_candidates():
             if abs(len(word) - length) <= 1:
                 gain = vocabulary.WEIGHT * (np.log(count / total) + 6 + 3 * len(word))
                 texts[word] = value(charset.encode(word)) + gain
-        choice = words.correct(scores, presence, THRESHOLD)
-        assert text(charset, choice) == max(texts, key=texts.get)
-        changed += text(charset, choice) != charset.decode(read)
+        correction = words.correct(scores, presence, THRESHOLD)
+        assert text(charset, correction) == max(texts, key=texts.get)
+        changed += text(charset, correction) != charset.decode(read)
     assert 20 < changed < 180
 
 
 def test_the_case_of_the_network_is_kept():
     words = Vocabulary({"hotel": 1.0, "Hostel": 0.1}, CASED)
-    upper = [{"H": 0.9}, {"O": 0.9}, {"I": 0.5, "T": 0.3, "t": 0.1}, {"E": 0.9}, {"L": 0.9}]
-    assert text(CASED, words.correct(*network_output(CASED, *upper))) == "HOTEL"
+    upper_case = [{"H": 0.9}, {"O": 0.9}, {"I": 0.5, "T": 0.3, "t": 0.1}, {"E": 0.9}, {"L": 0.9}]
+    assert text(CASED, words.correct(*network_output(CASED, *upper_case))) == "HOTEL"
 
 
 def test_words_outside_the_charset_are_not_listed(tmp_path):
@@ -111,15 +111,15 @@ def test_words_outside_the_charset_are_not_listed(tmp_path):
     listed = tmp_path / "words.txt"
     listed.write_text("Zyxel\nqoppa\t20\n")
     own = load_vocabulary(str(listed), ALPHANUMERIC)
-    doubtful = [*sure("qop"), {"f": 0.5, "p": 0.4}, *sure("a")]
-    assert text(ALPHANUMERIC, own.correct(*network_output(ALPHANUMERIC, *doubtful))) == "qoppa"
+    ambiguous = [*sure("qop"), {"f": 0.5, "p": 0.4}, *sure("a")]
+    assert text(ALPHANUMERIC, own.correct(*network_output(ALPHANUMERIC, *ambiguous))) == "qoppa"
     assert load_vocabulary("none", ALPHANUMERIC) is None
 
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("one\ttwo", "line 1: 'two' is no count"),
+        ("one\ttwo", "line 1: 'two' is not a positive count"),
         ("a\nb\t-1", "line 2"),
         ("日本", "no word in the network's characters"),
     ],
@@ -133,7 +133,7 @@ def test_errors_of_a_word_list_name_the_line(tmp_path, content, complaint):
 
 @pytest.mark.parametrize("name", ["xx", "missing.txt", "en+", ""])
 def test_an_unknown_vocabulary_is_refused(name):
-    with pytest.raises(ValueError, match="--vocabulary is"):
+    with pytest.raises(ValueError, match=r"^vocabulary is"):
         load_vocabulary(name, ALPHANUMERIC)
 
 

@@ -15,14 +15,14 @@ def mutual(cells, ids):
 
 
 def test_maps_that_match_the_label_have_no_loss():
-    found = mutual([(A, 1), None, (B, 2), (C, 3)], [A, B, C])
-    assert found.phi_classes[0] == found.phi_order[0] == 1
-    assert 0 <= found.loss[0] < 1e-3
+    losses = mutual([(A, 1), None, (B, 2), (C, 3)], [A, B, C])
+    assert losses.phi_classes[0] == losses.phi_order[0] == 1
+    assert 0 <= losses.loss[0] < 1e-3
 
 
 def test_each_map_supervises_the_other():
     wrong_class = mutual([(A, 1), (X, 2), (C, 3)], [A, B, C])
-    # The class map misses B, so phi_g is 2/3; the order map finds all and teaches: 0.2 * 1 * 12 / 3.
+    # The class map misses B, so phi_g is 2/3; the order map finds all and supervises: 0.2 * 1 * 12 / 3.
     np.testing.assert_allclose([wrong_class.phi_classes[0], wrong_class.phi_order[0]], [2 / 3, 1])
     np.testing.assert_allclose(wrong_class.loss[0], 0.2 * SURE / 3, rtol=1e-3)
     wrong_order = mutual([(A, 1), (B, 4), (C, 3)], [A, B, C])
@@ -41,8 +41,8 @@ def test_empty_maps_have_zero_loss_and_zero_gradients():
     blank = maps_of([None] * 5)
     with tf.GradientTape() as tape:
         tape.watch(blank)
-        found = mutual_losses(blank, tf.constant([[A, B, 0, 0], [0, 0, 0, 0]])[:1], tf.constant([2]))
-        loss = tf.reduce_sum(found.loss)
+        losses = mutual_losses(blank, tf.constant([[A, B, 0, 0], [0, 0, 0, 0]])[:1], tf.constant([2]))
+        loss = tf.reduce_sum(losses.loss)
     assert loss == 0
     for gradient in tape.gradient(loss, blank, unconnected_gradients=tf.UnconnectedGradients.ZERO):
         assert not np.any(gradient.numpy())
@@ -52,9 +52,9 @@ def test_empty_maps_have_zero_loss_and_zero_gradients():
 
 def test_unknown_characters_are_not_supervised():
     unknown = FIRST_CHARACTER_ID - 1
-    found = mutual([(A, 1), (unknown, 2)], [A, unknown])
-    np.testing.assert_allclose([found.phi_classes[0], found.phi_order[0]], [1, 1])
-    assert found.loss[0] < 1e-3
+    losses = mutual([(A, 1), (unknown, 2)], [A, unknown])
+    np.testing.assert_allclose([losses.phi_classes[0], losses.phi_order[0]], [1, 1])
+    assert losses.loss[0] < 1e-3
 
 
 def test_the_loss_of_a_sample_does_not_depend_on_its_batch(learnt):

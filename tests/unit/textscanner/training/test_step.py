@@ -10,7 +10,7 @@ from textscanner.config import LossConfig, override
 from textscanner.data.images import decode
 from textscanner.inference.reader import Reader
 from textscanner.presets import preset
-from textscanner.training.step import STEP_METRICS, create_state, make_train_step, ramp
+from textscanner.training.step import create_state, make_train_step, ramp
 
 TINY = override(preset("tiny"), ["train.global_batch_size=32", "optimizer.warmup_steps=20"])
 
@@ -25,14 +25,14 @@ def test_32_words_are_overfitted_in_one_trace(learnt):
 def test_gradient_accumulation_does_not_change_the_metrics(words):
     config = override(TINY, ["model.normalization=group"])
     batch = tensors(batch_of(words[:32], config))
-    rows = []
+    metrics = []
     for micros in (1, 2):
         state = create_state(
             override(config, [f"optimizer.gradient_accumulation_steps={micros}"]), tf.distribute.get_strategy()
         )
         step = make_train_step(state)
-        rows.append(np.stack([step(batch).numpy() for _ in range(4)]))
-    np.testing.assert_allclose(rows[0], rows[1], rtol=2e-4)
+        metrics.append(np.array([step(batch) for _ in range(4)]))
+    np.testing.assert_allclose(metrics[0], metrics[1], rtol=2e-4)
 
 
 def test_the_learning_rate_follows_the_configured_schedule(words):
@@ -54,7 +54,7 @@ def test_the_global_gradient_norm_is_clipped(words):
     for clip in (0, 1e-6):
         config = override(TINY, [f"optimizer.clip_norm={clip}", "optimizer.warmup_steps=0"])
         state = create_state(config, tf.distribute.get_strategy())
-        norm = make_train_step(state)(batch)[STEP_METRICS.index("gradient_norm")]
+        norm = make_train_step(state)(batch).gradient_norm
         velocity = [v for v in state.optimizer.variables if "velocity" in v.path]
         moved.append((float(norm), sum(float(tf.reduce_sum(v.value)) for v in velocity)))
     assert moved[0][0] == pytest.approx(moved[1][0])  # the norm is reported before clipping
@@ -62,11 +62,11 @@ def test_the_global_gradient_norm_is_clipped(words):
     assert moved[1][1] == pytest.approx(0.001 * 1e-12, rel=0.01)
 
 
-@pytest.mark.parametrize(("step", "wanted"), [(0, 0.0), (100, 0.0), (150, 0.5), (200, 1.0), (999, 1.0)])
-def test_word_supervision_ramps_up_linearly(step, wanted):
+@pytest.mark.parametrize(("step", "factor"), [(0, 0.0), (100, 0.0), (150, 0.5), (200, 1.0), (999, 1.0)])
+def test_word_supervision_ramps_up_linearly(step, factor):
     np.testing.assert_allclose(
         ramp(tf.constant(step), LossConfig(word_supervision_start_step=100, word_supervision_ramp_steps=100)),
-        wanted,
+        factor,
         atol=1e-6,
     )
 
@@ -74,36 +74,34 @@ def test_word_supervision_ramps_up_linearly(step, wanted):
 def test_words_without_boxes_have_no_gradient_when_word_supervision_is_off(learnt):
     config, state = learner(learnt)
     step = make_train_step(state)
-    metrics = step({n: tf.constant(v) for n, v in without_boxes(learnt, config, "ee").items()}).numpy()
-    assert not metrics.any()  # the gradient's norm is the last of them
+    metrics = step(tensors(without_boxes(learnt, config, "ee")))
+    assert not np.any(metrics)  # the norm of the gradient is one of them
 
 
-MUTUAL_LOSS, WORD_LOSS = (STEP_METRICS.index(name) for name in ("mutual_loss", "word_loss"))
-
-
-@pytest.mark.parametrize(("setting", "term"), [("mutual_weight=1", MUTUAL_LOSS), ("word_weight=1", WORD_LOSS)])
+@pytest.mark.parametrize(("setting", "term"), [("mutual_weight=1", "mutual_loss"), ("word_weight=1", "word_loss")])
 def test_word_supervision_relabels_a_letter_without_boxes(setting, term, learnt):
-    """Words with the commonest letter lose their boxes and are told that it is the rarest; the others keep theirs.
+    """Words with the commonest letter lose their boxes, and their labels name the rarest letter instead.
 
-    The decoded word's loss makes the network read them so. MutualLosses supervision alone turns the class map, but lets
-    the localization of that letter fade (nothing in it holds it), so only its own loss is asked of it here.
+    The loss of the decoded word makes the network read them so. Mutual supervision alone changes the class map but lets
+    the localization of that letter fade, because none of its terms keeps it up; so only its own loss is checked.
     """
     letters = "".join(record.text.lower() for record in learnt.words)
     common = max((c for c in set(letters) if c.isalpha()), key=letters.count)
     rare = min("abcdefghijklmnopqrstuvwxyz", key=letters.count)
     config, state = learner(learnt, f"losses.{setting}", "losses.word_supervision_rows=without_boxes")
     batch = without_boxes(learnt, config, common + rare)
-    told_anew = np.array([common in record.text.lower() for record in learnt.words])
-    batch["has_quads"] = np.where(told_anew, 0, 1).astype(np.float32)
+    relabelled = np.array([common in record.text.lower() for record in learnt.words])
+    batch["has_quads"] = np.where(relabelled, 0, 1).astype(np.float32)
     step = make_train_step(state)
-    metrics = np.array([step({n: tf.constant(v) for n, v in batch.items()}).numpy() for _ in range(120)])
-    assert np.isfinite(metrics).all()
-    assert 0 < metrics[-1, term] < 0.3 * metrics[0, term]
+    metrics = [step(tensors(batch)) for _ in range(120)]
+    assert np.isfinite(np.array(metrics)).all()
+    first, last = (float(getattr(step_metrics, term)) for step_metrics in (metrics[0], metrics[-1]))
+    assert 0 < last < 0.3 * first
     state.sync_ema()
     images = [decode(record.image, record.source) for record in learnt.words]
-    read = [reading.text for reading in Reader(config, state.serving).read(images)]
-    wanted = [record.text.lower().replace(common, rare) for record in learnt.words]
-    right = np.array([a == b for a, b in zip(read, wanted, strict=True)])
-    assert right[~told_anew].mean() > 0.9
-    if term == WORD_LOSS:
-        assert right[told_anew].mean() > 0.7
+    read = [reading.text for reading in Reader(config, state.ema_model).read(images)]
+    labels = [record.text.lower().replace(common, rare) for record in learnt.words]
+    right = np.array([a == b for a, b in zip(read, labels, strict=True)])
+    assert right[~relabelled].mean() > 0.9
+    if term == "word_loss":
+        assert right[relabelled].mean() > 0.7

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tests.unit.textscanner.training.examples import random_words
 from textscanner.config import TargetConfig
-from textscanner.inference.decode import decode_maps
+from textscanner.inference.decode import Probabilities, decode_maps
 from textscanner.presets import preset
 from textscanner.training.targets import IGNORE, draw_targets
 
@@ -23,7 +23,7 @@ def test_decoding_the_target_maps_returns_the_label(name, targets):
     maps = draw_targets(quads, ids, length, model, targets)
     classes = tf.one_hot(tf.maximum(maps.classes, 0), 38) * tf.cast(maps.classes != IGNORE, tf.float32)[..., None]
     order = tf.one_hot(maps.order, model.max_label_length + 1)[..., 1:]
-    decoded = decode_maps(classes, order, maps.localization, 0.3, model.map_stride_x, model.map_stride_y)
+    decoded = decode_maps(Probabilities(classes, order, maps.localization), 0.3, model.map_stride_x, model.map_stride_y)
     np.testing.assert_array_equal(decoded.ids, ids)
     centres = quads.mean(2)
     alive = np.asarray(ids) > 0
