@@ -54,6 +54,8 @@ LETTERS_AND_DIGITS = string.digits + string.ascii_letters
 GLYPH_PX = 64  # em size at which words are laid out
 CHECK_PX = 20  # em size at which fonts are checked
 MIN_SIMILARITY = 0.2  # symbol fonts reach 0.17, the wildest scripts that are still legible 0.2 and more
+SCRIPT_SAMPLE = "nummernur"  # separate letters in print: 9 connected shapes; in script 1 or 2
+MAX_SCRIPT_SHAPES = 4
 MIN_DISTINCT = 0.55  # of letters and digits: fonts of capitals draw `a` and `A` alike
 HELDOUT_FAMILIES_PERCENT = 15
 HELDOUT_WORDS_PERCENT = 10
@@ -61,11 +63,19 @@ HELDOUT_WORDS_PERCENT = 10
 
 @dataclasses.dataclass(frozen=True)
 class Font:
-    """A usable face."""
+    """A usable face.
+
+    Attributes:
+      path: the font file.
+      family: name of the family.
+      style: name of the face within the family.
+      is_script: letters join to a line, as in handwriting.
+    """
 
     path: str
     family: str
     style: str
+    is_script: bool = False
 
     @property
     def heldout(self) -> bool:
@@ -91,7 +101,7 @@ def find_fonts(extra_folders: Iterable[str] = (), packages: Iterable[str] = FONT
         shape = _shape_hash(path)
         if shape and shape not in by_shape:
             family, style = ImageFont.truetype(path, CHECK_PX).getname()
-            by_shape[shape] = Font(path, family or pathlib.Path(path).stem, style or "Regular")
+            by_shape[shape] = Font(path, family or pathlib.Path(path).stem, style or "Regular", _is_script(path))
     if not by_shape:
         raise UserError("no usable font: install a font package, or set fonts to a folder with .ttf or .otf files")
     return tuple(sorted(by_shape.values(), key=lambda font: (font.family, font.style, pathlib.Path(font.path).name)))
@@ -158,6 +168,14 @@ def _shape_hash(path: str) -> str | None:
     return digest.hexdigest()
 
 
+def _is_script(path: str) -> bool:
+    """Whether the letters of a word touch each other."""
+    (width, height), data = _mask(ImageFont.truetype(path, GLYPH_PX), SCRIPT_SAMPLE)
+    ink = (np.frombuffer(data, np.uint8).reshape(height, width) > 100).astype(np.uint8)
+    num_shapes = cv2.connectedComponents(ink)[0] - 1
+    return bool(num_shapes <= MAX_SCRIPT_SHAPES)
+
+
 def _similarity(shapes: list[tuple[tuple[int, int], bytes]]) -> float:
     """Similarity to a plain sans serif: the median correlation of thumbnails of the same letter, -1 to 1."""
     return float(np.median((_thumbnails(shapes) * _reference_thumbnails()).mean((1, 2))))
@@ -189,8 +207,9 @@ def _trim(mask: np.ndarray) -> tuple[np.ndarray, int, int]:
     return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], int(columns[0]), int(rows[0])
 
 
-def _mask(font: ImageFont.FreeTypeFont, character: str) -> tuple[tuple[int, int], bytes]:
-    mask = font.getmask(character, mode="L")
+def _mask(font: ImageFont.FreeTypeFont, text: str) -> tuple[tuple[int, int], bytes]:
+    """Width and height in pixels, and the coverage, one byte per pixel."""
+    mask = font.getmask(text, mode="L")
     return mask.size, bytes(mask)
 
 

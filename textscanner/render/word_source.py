@@ -18,10 +18,14 @@ LANGUAGES = (  # code, number of words, probability
     ("es", 20_000, 0.05),
     ("it", 20_000, 0.05),
 )
-MAX_LENGTH = 22
+MAX_LENGTH = 25  # characters
 INSIDE, BEHIND, BEFORE = "-'&./", "!?.,:;*-", "$#@*"
 AROUND = (("(", ")"), ('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("[", "]"), ("<", ">"))
 PUNCTUATED = 0.16  # fraction of texts with punctuation
+ADDRESSES, LONG_WORDS = 0.05, 0.06  # fractions of texts, where long texts are enabled
+LONG = 10  # characters
+TOP_LEVEL_DOMAINS = ("com", "com", "com", "org", "net", "de", "co.uk", "info", "fr", "it", "eu", "io")
+MAILBOXES = ("info", "office", "contact", "mail", "sales", "hello")
 
 
 @functools.lru_cache(maxsize=8)
@@ -72,7 +76,9 @@ def _frequent_words() -> tuple[list[str], list[float]]:
     return list(weights), list(weights.values())
 
 
-def draw_text(rng: np.random.Generator, *, split: str, file: str | None = None, plain: bool = False) -> str:
+def draw_text(
+    rng: np.random.Generator, *, split: str, file: str | None = None, plain: bool = False, long: bool = False
+) -> str:
     """A random text of 1 to MAX_LENGTH characters.
 
     Args:
@@ -80,11 +86,17 @@ def draw_text(rng: np.random.Generator, *, split: str, file: str | None = None, 
       split: see `words`.
       file: see `words`; its words are drawn as they are.
       plain: without punctuation.
+      long: with addresses, telephone numbers and long words in their due share; not with a file.
     """
+    if long and file is None:
+        kind = rng.random()
+        if kind < ADDRESSES:
+            return _address(rng, split)[:MAX_LENGTH]
+        if kind < ADDRESSES + LONG_WORDS:
+            return _long_word(rng, split)[:MAX_LENGTH]
     kind = rng.random()
     if file is not None or kind < 0.72:
-        listed, cumulative = words(split, file)
-        text = str(listed[np.searchsorted(cumulative, rng.random())])
+        text = _word(rng, split, file)
         text = text if file else _case(text, rng)
     elif kind < 0.86:
         text = _number(rng, plain)
@@ -93,6 +105,62 @@ def draw_text(rng: np.random.Generator, *, split: str, file: str | None = None, 
     if not plain and file is None and rng.random() < PUNCTUATED:
         text = _punctuate(text, rng)
     return text[:MAX_LENGTH]
+
+
+def _word(rng: np.random.Generator, split: str, file: str | None = None) -> str:
+    listed, cumulative = words(split, file)
+    return str(listed[np.searchsorted(cumulative, rng.random())])
+
+
+@functools.lru_cache(maxsize=4)
+def _long_words(split: str) -> np.ndarray:
+    """The dictionary's words of LONG characters and more, each once."""
+    listed = words(split)[0]
+    return np.asarray(listed[np.char.str_len(listed) >= LONG])
+
+
+def _long_word(rng: np.random.Generator, split: str) -> str:
+    """A long word, or two words written as one."""
+    listed = _long_words(split)
+    if len(listed) and rng.random() < 0.6:
+        return _case(str(listed[rng.integers(len(listed))]), rng)
+    first, second = _case(_word(rng, split), rng), _word(rng, split)
+    second = second.upper() if first.isupper() else second
+    return first + str(rng.choice(["", "", "-", "&", "/"])) + second
+
+
+def _address(rng: np.random.Generator, split: str) -> str:
+    """A web or mail address, a name on a network, or a telephone number, in lower case or capitals."""
+    kind = rng.random()
+    if kind < 0.2:
+        return _telephone_number(rng)
+    name, domain = _word(rng, split), TOP_LEVEL_DOMAINS[rng.integers(len(TOP_LEVEL_DOMAINS))]
+    if kind < 0.5:
+        address = f"www.{name}.{domain}"
+    elif kind < 0.7:
+        address = f"{name}.{domain}"
+    elif kind < 0.75:
+        address = f"http://{name}.{domain}"
+    elif kind < 0.82:
+        address = f"{name}.{domain}/{_word(rng, split)}"
+    elif kind < 0.92:
+        mailbox = MAILBOXES[rng.integers(len(MAILBOXES))] if rng.random() < 0.5 else _word(rng, split)
+        address = f"{mailbox}@{name}.{domain}"
+    else:
+        address = f"{'@#'[rng.integers(2)]}{name}{rng.integers(100) if rng.random() < 0.3 else ''}"
+    return address.upper() if rng.random() < 0.2 else address
+
+
+def _telephone_number(rng: np.random.Generator) -> str:
+    digits = "".join(rng.choice(list(string.digits), 10))
+    kind = rng.integers(5)
+    if kind == 0:
+        return f"{digits[:3]}-{digits[3:6]}-{digits[6:]}"
+    if kind == 1:
+        return f"({digits[:3]}){digits[3:6]}-{digits[6:]}"
+    if kind == 2:
+        return f"+{rng.integers(1, 99)}{digits}"
+    return f"0{digits[:3]}{'-/'[rng.integers(2)]}{digits[3:]}" if kind == 3 else f"{digits[:3]}-{digits[3:7]}"
 
 
 def _case(word: str, rng: np.random.Generator) -> str:
