@@ -1,7 +1,7 @@
 """Renders one word per row number: text, font, layout, surface and camera, with the quad of every character.
 
 All randomness comes from a generator seeded with (seed, row): a row is the same whichever process renders it. The quads
-are the ink boxes of the glyphs, transformed by the same bend and the same perspective as the pixels. After rendering,
+are the ink boxes of the glyphs, transformed by the same arc and the same perspective as the pixels. After rendering,
 the contrast between the ink and its surroundings is measured in the final pixels; an illegible word is drawn again.
 """
 
@@ -17,23 +17,37 @@ import numpy as np
 from textscanner.data.schema import WordRecord
 from textscanner.errors import UserError
 from textscanner.render.fonts import Font, covers
-from textscanner.render.glyph_layout import GlyphLayout, bend, lay_out
+from textscanner.render.glyph_layout import GlyphLayout, bend, lay_out, lay_out_on_arc
 from textscanner.render.photographs import random_crop
 from textscanner.render.surface import background, colour, degrade, ink_against
 from textscanner.render.word_source import draw_text
 
 MIN_CONTRAST = 8.0  # between the ink and its surroundings, see `contrast`
 MAX_ATTEMPTS = 12
-MAX_ASPECT = 9.0  # width / height; wider words are squeezed
+MAX_ASPECT, MAX_ASPECT_LONG = 9.0, 14.0  # width / height, without and with long texts; wider words are squeezed
 PHOTOGRAPH_PROBABILITY = 0.5  # of a photographic background, if there are photographs
+ARC_PROBABILITY, BEND_PROBABILITY, SPACING_PROBABILITY, SCRIPT_PROBABILITY = 0.09, 0.07, 0.10, 0.08
+SHADOW_PROBABILITY, EXTRUSION_PROBABILITY, OUTLINE_PROBABILITY = 0.10, 0.07, 0.12
 
 Difficulty = Literal["easy", "real"]
 Split = Literal["train", "heldout", "all"]
-Effect = Literal["texture", "perspective", "crop", "neighbours", "depth", "contrast", "camera"]
+Effect = Literal[
+    "texture",
+    "perspective",
+    "arc",
+    "spacing",
+    "script",
+    "long",
+    "crop",
+    "neighbours",
+    "shadow",
+    "extrusion",
+    "outline",
+    "contrast",
+    "camera",
+]
 EFFECTS: tuple[Effect, ...] = get_args(Effect)
-"""Effects of `real`; each can be disabled to measure what it contributes (docs/accuracy.md): uneven surfaces and fills;
-rotated, sheared and bent words; tight crops; parts of other words; shadows, rims and hollow letters; ink with little
-contrast to its surface; low resolution, blur, noise, glare, dim light and compression."""
+"""Effects of `real`; each can be disabled to measure what it contributes (docs/data.md lists what they do)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,9 +97,17 @@ class RenderSettings:
             groups.setdefault(font.family, []).append(font)
         return tuple(tuple(group) for group in groups.values())
 
+    @functools.cached_property
+    def script_families(self) -> tuple[tuple[Font, ...], ...]:
+        """The families whose letters join."""
+        return tuple(family for family in self.families if all(font.is_script for font in family))
+
     def draw_font(self, rng: np.random.Generator) -> Font:
-        """A random face of a random family."""
-        faces = self.families[rng.integers(len(self.families))]
+        """A random face of a random family; script has at least its share, however few families there are of it."""
+        families = self.families
+        if self.enables("script") and self.script_families and rng.random() < SCRIPT_PROBABILITY:
+            families = self.script_families
+        faces = families[rng.integers(len(families))]
         return faces[rng.integers(len(faces))]
 
 
@@ -120,7 +142,8 @@ class _RenderedWord(NamedTuple):
 def _attempt(settings: RenderSettings, rng: np.random.Generator) -> _RenderedWord | None:
     """One random word; None if the font lacks a character or the word is illegible."""
     font = settings.draw_font(rng)
-    text = draw_text(rng, split=settings.split, file=settings.words, plain=settings.difficulty == "easy")
+    plain = settings.difficulty == "easy"
+    text = draw_text(rng, split=settings.split, file=settings.words, plain=plain, long=settings.enables("long"))
     if not covers(font.path, text):
         return None
     layout = _layout(settings, font, text, rng)
@@ -132,8 +155,10 @@ def _attempt(settings: RenderSettings, rng: np.random.Generator) -> _RenderedWor
     if settings.enables("neighbours") and rng.random() < 0.35:
         neighbour = _neighbour(settings, font, layout, rng)
         neighbours = None if neighbour is None else cv2.warpPerspective(neighbour.mask, matrix @ neighbour.shift, size)
-    image = degrade(_compose(settings, mask, neighbours, rng), rng, settings.enables("camera"))
-    if contrast(image, mask) < MIN_CONTRAST:
+    letter_px = float(np.median(np.linalg.norm(quads[:, 3] - quads[:, 0], axis=1)))
+    image, visible = _compose(settings, mask, neighbours, letter_px, rng)
+    image = degrade(image, rng, settings.enables("camera"))
+    if contrast(image, visible) < MIN_CONTRAST:
         return None
     return _RenderedWord(image, quads, text, font)
 
@@ -158,15 +183,24 @@ def contrast(image: np.ndarray, mask: np.ndarray) -> float:
 
 
 def _layout(settings: RenderSettings, font: Font, text: str, rng: np.random.Generator) -> GlyphLayout:
-    """The word with random letter spacing and stretch, in some cases bent."""
+    """The word with random letter spacing and stretch: straight, on an arc or bent."""
     hard = settings.difficulty == "real"
     kind = rng.random()
-    spacing = rng.normal(0.02, 0.03) if kind < 0.7 else rng.uniform(0.0, 0.30 if kind < 0.95 or not hard else 1.0)
+    spacing = max(-0.05, rng.normal(0.02, 0.03) if kind < 0.7 else rng.uniform(0.0, 0.30))
     stretch = float(np.exp(rng.normal(0, 0.22 if hard else 0.08)))
-    layout = lay_out(font.path, text, spacing=max(spacing, -0.05), stretch=stretch)
-    if len(text) < 3 or not settings.enables("perspective") or rng.random() > 0.14:
-        return layout
-    return bend(layout, float(rng.uniform(-0.14, 0.14)))
+    if font.is_script:
+        spacing = 0.0  # the letters join
+    elif settings.enables("spacing") and rng.random() < SPACING_PROBABILITY:
+        # Long words are not spaced so widely that squeezing them into the image would make their letters thin.
+        spacing = max(spacing, min(rng.uniform(0.3, 1.6), 9 / len(text) - 0.6))
+    if len(text) < 3 or not settings.enables("arc"):
+        return lay_out(font.path, text, spacing=spacing, stretch=stretch)
+    kind = rng.random()
+    if kind < ARC_PROBABILITY:
+        degrees = rng.uniform(20, 180) * (1 if rng.random() < 0.65 else -1)  # arches are more frequent
+        return lay_out_on_arc(font.path, text, angle=np.deg2rad(degrees), spacing=spacing, stretch=stretch)
+    layout = lay_out(font.path, text, spacing=spacing, stretch=stretch)
+    return bend(layout, float(rng.uniform(-0.14, 0.14))) if kind < ARC_PROBABILITY + BEND_PROBABILITY else layout
 
 
 def _project(settings: RenderSettings, layout: GlyphLayout, rng: np.random.Generator) -> tuple[np.ndarray, int]:
@@ -195,9 +229,10 @@ def _project(settings: RenderSettings, layout: GlyphLayout, rng: np.random.Gener
     scale = height_px / (ink_height + top + bottom)
     width = (high[0] - low[0] + left + right) * scale
     target = ((moved - low + (left, top)) * scale).astype(np.float32)
-    if width > MAX_ASPECT * height_px:
-        target[:, 0] *= MAX_ASPECT * height_px / width
-        width = MAX_ASPECT * height_px
+    max_width = (MAX_ASPECT_LONG if settings.enables("long") else MAX_ASPECT) * height_px
+    if width > max_width:
+        target[:, 0] *= max_width / width
+        width = max_width
     return cv2.getPerspectiveTransform(corners, target), max(12, round(width))
 
 
@@ -235,18 +270,23 @@ def _neighbour(
 
 
 def _compose(
-    settings: RenderSettings, mask: np.ndarray, neighbours: np.ndarray | None, rng: np.random.Generator
-) -> np.ndarray:
+    settings: RenderSettings,
+    mask: np.ndarray,
+    neighbours: np.ndarray | None,
+    letter_px: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
     """Paints a word and its neighbours on a surface.
 
     Args:
       settings: which effects are enabled.
       mask: uint8 [H, W], coverage of the word.
       neighbours: uint8 [H, W], coverage of other words, or None.
+      letter_px: height of a letter.
       rng: source of randomness.
 
     Returns:
-      uint8 [H, W, 3].
+      uint8 [H, W, 3], and the coverage of what shows the letters: all of them or their outlines, uint8 [H, W].
     """
     height, width = mask.shape
     rough = settings.enables("texture")
@@ -259,41 +299,80 @@ def _compose(
     ink = ink_against(paper, rng.uniform(18, 110) if settings.enables("contrast") else 90, rng)
     if neighbours is not None:
         _paint(image, neighbours, ink if rng.random() < 0.8 else ink_against(paper, 40, rng))
-    effect = rng.random() if settings.enables("depth") else rng.uniform(0.3, 1)
-    if effect < 0.13:  # a shadow or a third dimension
-        shadow = _shadow(mask, rng)
-        _paint(image, shadow, paper * rng.uniform(0.1, 0.6) if rng.random() < 0.7 else ink_against(ink, 30, rng))
-    elif effect < 0.20:  # a rim
-        radius = int(rng.integers(1, 4))
-        rim = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2))
-        _paint(image, rim, ink_against(ink, 50, rng))
-    elif effect < 0.24:  # hollow letters
-        hollow = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-        _paint(image, hollow, ink)
-        return _to_uint8(image)
+    kind = rng.random()
+    if kind < SHADOW_PROBABILITY:
+        if settings.enables("shadow"):
+            dark = paper * rng.uniform(0.1, 0.6) if rng.random() < 0.7 else ink_against(ink, 30, rng)
+            _paint(image, _shadow(mask, letter_px, rng), dark)
+    elif kind < SHADOW_PROBABILITY + EXTRUSION_PROBABILITY:
+        if settings.enables("extrusion"):
+            _extrude(image, mask, ink, letter_px, rng)
+    elif kind < SHADOW_PROBABILITY + EXTRUSION_PROBABILITY + OUTLINE_PROBABILITY and settings.enables("outline"):
+        stroke_px = max(1, round(letter_px * rng.uniform(0.02, 0.08)))
+        if rng.random() < 0.35:
+            return _hollow(image, mask, ink, stroke_px, rng)
+        if rng.random() < 0.3:  # a second rim
+            _paint(image, _grow(mask, 2 * stroke_px), ink if rng.random() < 0.5 else ink_against(paper, 30, rng))
+        _paint(image, _grow(mask, stroke_px), ink_against(ink, 50, rng))
     fill: np.ndarray = ink
     if rough and rng.random() < 0.25:
         fill = background(height, width, ink, rng, rough=True)
     _paint(image, mask, fill, rng.uniform(0.75, 1.0) if settings.enables("contrast") else 1.0)
-    return _to_uint8(image)
+    return _to_uint8(image), mask
+
+
+def _hollow(
+    image: np.ndarray, mask: np.ndarray, ink: np.ndarray, stroke_px: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paints only the outlines of the letters, on or around their edges; what is inside is the surface, or tinted."""
+    inner = mask if rng.random() < 0.5 else cv2.erode(mask, _disc(max(1, stroke_px // 2)))
+    stroke = cv2.subtract(_grow(mask, stroke_px), inner)
+    if rng.random() < 0.3:
+        _paint(image, mask, colour(rng), rng.uniform(0.1, 0.4))
+    _paint(image, stroke, ink)
+    return _to_uint8(image), np.asarray(stroke)
+
+
+def _extrude(
+    image: np.ndarray, mask: np.ndarray, ink: np.ndarray, letter_px: float, rng: np.random.Generator
+) -> None:
+    """Paints the sides of letters that stand out of the surface, in place: from the far end to the front."""
+    height, width = mask.shape
+    depth_px = letter_px * rng.uniform(0.08, 0.35)
+    direction = rng.uniform(0.15 * np.pi, 0.85 * np.pi) if rng.random() < 0.7 else rng.uniform(0, 2 * np.pi)
+    shrinkage = rng.uniform(0.0, 0.12) if rng.random() < 0.4 else 0.0  # sides that run to a vanishing point
+    near = ink * rng.uniform(0.25, 0.7) if ink.mean() > 70 else ink_against(ink, 40, rng)
+    far = near * rng.uniform(0.5, 1.0)
+    num_steps = max(2, round(depth_px))
+    for step in range(num_steps, 0, -1):
+        part = step / num_steps
+        scale = 1 - shrinkage * part
+        x = depth_px * part * np.cos(direction) + (1 - scale) * width / 2
+        y = depth_px * part * np.sin(direction) + (1 - scale) * height / 2
+        moved = cv2.warpAffine(mask, np.array([[scale, 0, x], [0, scale, y]], np.float32), (width, height))
+        _paint(image, moved, near + (far - near) * part)
+    if rng.random() < 0.3:  # an edge around the front
+        _paint(image, _grow(mask, 1), ink_against(ink, 40, rng))
+
+
+def _disc(radius: int) -> np.ndarray:
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1)))
+
+
+def _grow(mask: np.ndarray, radius: int) -> np.ndarray:
+    return np.asarray(cv2.dilate(mask, _disc(radius)))
 
 
 def _to_uint8(image: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(image, 0, 255).astype(np.uint8))
 
 
-def _shadow(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The mask moved by a few pixels, blurred or extruded: uint8 [H, W] in and out."""
+def _shadow(mask: np.ndarray, letter_px: float, rng: np.random.Generator) -> np.ndarray:
+    """The mask moved a little and blurred: uint8 [H, W] in and out."""
     height, width = mask.shape
-    offset = rng.integers(1, 6, 2) * rng.choice([-1, 1], 2)
-    extruded = rng.random() < 0.5
-    steps = range(1, int(np.abs(offset).max()) + 1) if extruded else (1,)
-    shadow = np.zeros_like(mask)
-    for step in steps:
-        x, y = offset * (step / len(steps))
-        moved = cv2.warpAffine(mask, np.array([[1, 0, x], [0, 1, y]], np.float32), (width, height))
-        shadow = np.maximum(shadow, moved)
-    return shadow if extruded else np.asarray(cv2.GaussianBlur(shadow, (0, 0), rng.uniform(0.3, 2.5)))
+    x, y = rng.uniform(0.03, 0.14, 2) * rng.choice([-1, 1], 2) * letter_px
+    moved = cv2.warpAffine(mask, np.array([[1, 0, x], [0, 1, y]], np.float32), (width, height))
+    return np.asarray(cv2.GaussianBlur(moved, (0, 0), rng.uniform(0.01, 0.06) * letter_px + 0.3))
 
 
 def _paint(image: np.ndarray, mask: np.ndarray, fill: np.ndarray, opacity: float = 1.0) -> None:
