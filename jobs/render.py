@@ -42,7 +42,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         default=[],
         metavar="EFFECT",
-        help="effects of `real` to turn off: texture, perspective, crop, neighbours, depth, contrast, camera",
+        help="effects of `real` to turn off: texture, perspective, arc, spacing, script, long, crop, neighbours, "
+        "shadow, extrusion, outline, contrast, camera",
     )
     parser.add_argument("--num-cpus", type=int, metavar="K", help="number of processes (default: all cores)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing data set")

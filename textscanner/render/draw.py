@@ -23,6 +23,7 @@ from textscanner.render.surface import background, colour, degrade, ink_against
 from textscanner.render.word_source import draw_text
 
 MIN_CONTRAST = 8.0  # between the ink and its surroundings, see `contrast`
+MIN_LETTER_HEIGHT = 0.18  # of the image's height: smaller letters, as of long words on arcs, are not legible
 MAX_ATTEMPTS = 12
 MAX_ASPECT, MAX_ASPECT_LONG = 9.0, 14.0  # width / height, without and with long texts; wider words are squeezed
 PHOTOGRAPH_PROBABILITY = 0.5  # of a photographic background, if there are photographs
@@ -151,12 +152,14 @@ def _attempt(settings: RenderSettings, rng: np.random.Generator) -> _RenderedWor
     size = (width, settings.height_px)
     mask = cv2.warpPerspective(layout.mask, matrix, size, flags=cv2.INTER_LINEAR)
     quads = cv2.perspectiveTransform(layout.quads.reshape(-1, 1, 2), matrix).reshape(-1, 4, 2)
+    letters_px = np.linalg.norm(quads[:, 3] - quads[:, 0], axis=1)
+    if letters_px.max() < MIN_LETTER_HEIGHT * settings.height_px:
+        return None
     neighbours = None
     if settings.enables("neighbours") and rng.random() < 0.35:
         neighbour = _neighbour(settings, font, layout, rng)
         neighbours = None if neighbour is None else cv2.warpPerspective(neighbour.mask, matrix @ neighbour.shift, size)
-    letter_px = float(np.median(np.linalg.norm(quads[:, 3] - quads[:, 0], axis=1)))
-    image, visible = _compose(settings, mask, neighbours, letter_px, rng)
+    image, visible = _compose(settings, mask, neighbours, float(np.median(letters_px)), rng)
     image = degrade(image, rng, settings.enables("camera"))
     if contrast(image, visible) < MIN_CONTRAST:
         return None
@@ -188,7 +191,7 @@ def _layout(settings: RenderSettings, font: Font, text: str, rng: np.random.Gene
     kind = rng.random()
     spacing = max(-0.05, rng.normal(0.02, 0.03) if kind < 0.7 else rng.uniform(0.0, 0.30))
     stretch = float(np.exp(rng.normal(0, 0.22 if hard else 0.08)))
-    if font.is_script:
+    if hard and font.is_script:
         spacing = 0.0  # the letters join
     elif settings.enables("spacing") and rng.random() < SPACING_PROBABILITY:
         # Long words are not spaced so widely that squeezing them into the image would make their letters thin.
@@ -333,9 +336,7 @@ def _hollow(
     return _to_uint8(image), np.asarray(stroke)
 
 
-def _extrude(
-    image: np.ndarray, mask: np.ndarray, ink: np.ndarray, letter_px: float, rng: np.random.Generator
-) -> None:
+def _extrude(image: np.ndarray, mask: np.ndarray, ink: np.ndarray, letter_px: float, rng: np.random.Generator) -> None:
     """Paints the sides of letters that stand out of the surface, in place: from the far end to the front."""
     height, width = mask.shape
     depth_px = letter_px * rng.uniform(0.08, 0.35)

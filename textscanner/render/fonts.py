@@ -127,10 +127,12 @@ def covers(path: str, text: str) -> bool:
 @functools.lru_cache(maxsize=200_000)
 def _draws(path: str, character: str) -> bool:
     try:
-        own, missing = glyph(path, character).coverage, glyph(path, "\N{NULL}").coverage
+        own = glyph(path, character).coverage
+        # NUL may have a blank glyph of its own; the noncharacter shows what the font draws for characters it lacks.
+        missing = [glyph(path, absent).coverage for absent in ("\N{NULL}", "\U0010ffff")]
     except OSError:  # FreeType fails on some glyphs of damaged fonts
         return False
-    return own.size > 0 and not np.array_equal(own, missing)
+    return own.size > 0 and not any(np.array_equal(own, shape) for shape in missing)
 
 
 def _package_folders(packages: Iterable[str]) -> Iterator[str]:

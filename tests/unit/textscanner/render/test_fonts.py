@@ -6,6 +6,7 @@ import pytest
 
 from tests.factories import settings
 from textscanner.errors import UserError
+from textscanner.render import fonts as font_module
 from textscanner.render.fonts import Font, covers, find_fonts, select
 
 
@@ -29,3 +30,17 @@ def test_unusable_and_duplicate_fonts_are_skipped(tmp_path):
         find_fonts((str(tmp_path / "none"),))
     with pytest.raises(UserError, match="no font family"):
         select([Font("x", "DejaVu Sans", "")], "heldout" if not Font("x", "DejaVu Sans", "").heldout else "train")
+
+
+def test_fonts_whose_letters_join_are_script(monkeypatch):
+    """No script is installed everywhere: underscores, which join in every font, stand for its letters."""
+    path = settings().fonts[0].path
+    assert not font_module._is_script(path)
+    monkeypatch.setattr(font_module, "SCRIPT_SAMPLE", "_________")
+    assert font_module._is_script(path)
+
+
+def test_font_does_not_cover_characters_that_it_draws_as_a_box():
+    """The box for missing characters differs from the glyph of NUL in some fonts."""
+    for font in settings().fonts:
+        assert not covers(font.path, "\U0010fffe")
