@@ -1,4 +1,4 @@
-"""Real things in small: rendered words, data sets, batches."""
+"""Small real inputs for tests: rendered words, data sets, batches."""
 
 import functools
 
@@ -15,7 +15,7 @@ from textscanner.render.fonts import Font
 
 @functools.lru_cache(maxsize=1)
 def settings() -> RenderSettings:
-    """Clean print in the fonts that matplotlib brings."""
+    """Clean print in the fonts bundled with matplotlib."""
     folder = f"{matplotlib.get_data_path()}/fonts/ttf"
     faces = ("Sans", "Sans-Bold", "Serif", "SansMono")
     fonts = tuple(Font(f"{folder}/DejaVu{face}.ttf", f"DejaVu {face}", "") for face in faces)
@@ -24,14 +24,14 @@ def settings() -> RenderSettings:
 
 def rendered_records(count: int, max_label_length: int = 8) -> list[WordRecord]:
     """Words of up to `max_label_length` characters with quads."""
-    found: list[WordRecord] = []
+    records: list[WordRecord] = []
     row = 0
-    while len(found) < count:
+    while len(records) < count:
         record = render_word(settings(), row)
         row += 1
         if len(record.text) <= max_label_length:
-            found.append(record)
-    return found
+            records.append(record)
+    return records
 
 
 def write_dataset(uri: str, records: list[WordRecord], num_shards: int = 2) -> str:
@@ -56,8 +56,8 @@ def batch_of(records: list[WordRecord], config: Config) -> dict[str, np.ndarray]
     }
     for i, record in enumerate(records):
         n = len(record.text)
-        batch["image"][i], how = fit(decode(record.image, record.source), model)
-        batch["quads"][i, :n] = record.quads * (how.scale_x, how.scale_y)
+        batch["image"][i], resize = fit(decode(record.image, record.source), model)
+        batch["quads"][i, :n] = record.quads * (resize.scale_x, resize.scale_y)
         batch["ids"][i, :n] = config.charset.encode(record.text)
         batch["length"][i] = n
     return batch

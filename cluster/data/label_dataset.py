@@ -35,7 +35,7 @@ class LabelResult:
     Attributes:
       labelled: words that were given quads.
       had_quads: words that had quads before.
-      not_labelled: words without quads, in the new data set or left out of it.
+      not_labelled: words without quads, whether copied or left out.
     """
 
     manifest: Manifest

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 TOTAL_NAME = "total_bytes"
 LOCK_TIMEOUT_S = 1.0
 LOCK_POLL_S = 0.005
-# Evicting frees at least this fraction of the limit: the folder is listed once per many writes, not for each.
+# An eviction frees at least this fraction of the limit, so that the folder is listed once in many writes.
 MIN_EVICTED_FRACTION = 0.05
 # Keys come from a manifest, which others may have written: anything but a hash could name a file outside the cache.
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -104,7 +104,7 @@ class RowGroupCache:
         return total
 
     def _files(self) -> Iterator[tuple[int, int, str]]:
-        """Yields time of last use in ns, size and path of every file, what dead writers left behind included."""
+        """Yields time of last use in ns, size and path of every file, including leftovers of dead writers."""
         for subfolder in os.scandir(self._root):
             if _SUBFOLDER.fullmatch(subfolder.name):
                 for entry in os.scandir(subfolder):
@@ -143,7 +143,7 @@ def _read_total(total_file: int) -> int | None:
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file that appears whole or not at all."""
+    """Writes a file atomically."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
     try:
         with os.fdopen(descriptor, "wb") as file:

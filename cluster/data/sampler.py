@@ -92,7 +92,7 @@ class Sampler:
 
     Args:
       manifests: one per data set.
-      weights: relative frequency of each data set; empty for in proportion to its rows.
+      weights: relative frequency of each data set; empty weighs data sets by their number of rows.
       seed, num_streams, global_batch_size: as in the config; num_streams divides global_batch_size.
 
     Raises:

@@ -34,7 +34,7 @@ def folder(words, tmp_path):
         for i, record in enumerate(words[:12]):
             (root / "images" / f"{i}.jpg").write_bytes(record.image)
             rows.writerow([f"{i}.jpg", record.text])
-        (root / "images" / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+        (root / "images" / "broken.jpg").write_bytes(b"\xff\xd8 no image")
         rows.writerow(["broken.jpg", "word"])
         rows.writerow(["nowhere.jpg", "word"])
         rows.writerow(["1.jpg", "  "])
@@ -188,7 +188,7 @@ def test_evaluation_analyses_errors_and_draws_mistakes(learnt, words, tmp_path, 
     data = write_dataset(str(tmp_path / "set"), words)
     lexicon = tmp_path / "lexicon.txt"
     lexicon.write_text(words[0].text)
-    plain, held = tmp_path / "plain.json", tmp_path / "held.json"
+    plain, with_lexicon = tmp_path / "plain.json", tmp_path / "lexicon.json"
     assert (
         evaluate_job([learnt.checkpoint, f"d={data}", "--json", str(plain), "--mistakes-png", str(tmp_path / "e.png")])
         == 0
@@ -196,8 +196,8 @@ def test_evaluation_analyses_errors_and_draws_mistakes(learnt, words, tmp_path, 
     output = capsys.readouterr().out
     assert "by length" in output and "confused" in output
     assert cv2.imread(str(tmp_path / "e.png")).shape[1] > 500
-    assert evaluate_job([learnt.checkpoint, f"d={data}", "--json", str(held), "--lexicon", str(lexicon)]) == 0
-    free, closed = (json.loads(path.read_text())["datasets"]["d"] for path in (plain, held))
+    assert evaluate_job([learnt.checkpoint, f"d={data}", "--json", str(with_lexicon), "--lexicon", str(lexicon)]) == 0
+    free, closed = (json.loads(path.read_text())["datasets"]["d"] for path in (plain, with_lexicon))
     same = sum(record.text.lower() == words[0].text.lower() for record in words)
     assert closed["word_accuracy"] == pytest.approx(same / 64) and same < 64 * free["word_accuracy"]
     assert sum(row["words"] for row in free["by_length"]) == free["num_words"] == 64

@@ -67,7 +67,7 @@ class LabelledImages(abc.ABC):
         return sum(1 for _ in self.rows())
 
     def version(self) -> str:
-        """The version of the label file. Names as labels have none: there the number of rows has to do."""
+        """The version of the label file; empty if the images' names are the labels, which have no version."""
         return file_version(self.uri, self.label_file) if self.label_file else ""
 
     def parts(self, rows: int) -> Iterator[tuple[Row, ...]]:

@@ -55,7 +55,7 @@ class Format:
         return list(dict.fromkeys(name.format(split=split) for split in splits for name in self.label_files))
 
 
-# In the order of detection: the first format whose file is there is the one.
+# In the order of detection: the first format whose file exists is chosen.
 _FORMATS = (
     Format("lmdb", "packed:Lmdb", data_files=("data.mdb",), suffixes=(".mdb",)),
     Format("jsonl", "labels:JsonLines", label_files=("labels.jsonl",), has_splits=True),
