@@ -24,7 +24,7 @@ from textscanner.errors import UserError
         ({"scheduler": "best"}, "scheduler is 'best': must be one of asha, hyperband, pbt, median, fifo"),
         ({"search": "gut"}, "search is 'gut': must be one of random, tpe, qmc"),
         ({"mode": "avg"}, "mode is 'avg': must be one of max, min"),
-        ({"metric": "val/wrong"}, "no trial would report it; must be one of val/word_accuracy"),
+        ({"metric": "val/wrong"}, f"no trial would report it; must be one of {BEST_METRIC}"),
         ({"warm_start": "x"}, "warm_start is 'x': it needs search 'tpe'"),
         ({"stall_s": 0}, "stall_s is 0: must be positive"),
         ({"budget_s": 0}, "budget_s is 0: must be positive"),
