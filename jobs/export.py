@@ -68,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.calibrate and not args.int8:
         raise UserError("--calibrate is for --int8: give both or neither")
+    if args.format != "onnx" and (args.fp16_weights or args.int8):
+        raise UserError(f"--format is {args.format}: --fp16-weights and --int8 are for onnx")
     from cluster.logs import load_tensorflow
 
     load_tensorflow()

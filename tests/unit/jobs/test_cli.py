@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from cluster.errors import NotFoundError, StorageError
-from jobs.cli import EXTRAS, FLAGS, cli_errors, local_folder, name_flags, program, vocabulary_of
+from jobs.cli import EXTRAS, FLAGS, cli_errors, local_folder, name_flags, program, run_spec, vocabulary_of
 from jobs.evaluate import _parser as evaluate_parser
 from jobs.export import _parser as export_parser
 from jobs.label import _parser as label_parser
@@ -273,6 +273,31 @@ def test_a_uri_is_no_local_folder(tmp_path):
 def test_a_lexicon_replaces_the_vocabulary():
     assert vocabulary_of(argparse.Namespace(lexicon=None, vocabulary="de")) == "de"
     assert vocabulary_of(argparse.Namespace(lexicon="words.txt", vocabulary="en")) == "none"
+
+
+@pytest.mark.parametrize(
+    ("preset", "arguments", "init"),
+    [
+        ("small", [], "small"),  # bundled weights of this name
+        ("tiny", [], ""),  # there are none
+        ("small", ["--init", "none"], ""),
+        ("tiny", ["--init", "runs/first"], "runs/first"),
+    ],
+)
+def test_training_starts_from_bundled_weights_unless_init_says_otherwise(preset, arguments, init):
+    args = train_parser().parse_args([preset, "--train", "x", "--storage", "y", "--name", "z", *arguments])
+    assert run_spec(args, workers=None).config.train.init == init
+
+
+def test_a_run_takes_its_data_charset_and_workers_from_the_arguments(tmp_path):
+    (tmp_path / "charset.txt").write_text("abc")
+    run = ["tiny", "--train", "a", "b", "--val", "c", "--storage", "y", "--name", "z"]
+    changes = ["--charset-file", str(tmp_path / "charset.txt"), "--set", "train.num_steps=7", "--set", "train.seed=3"]
+    args = train_parser().parse_args([*run, *changes])
+    spec = run_spec(args, workers=2)
+    assert (spec.config.data.train, spec.config.data.val) == (("a", "b"), ("c",))
+    assert spec.config.charset.characters == "abc"
+    assert (spec.config.train.num_steps, spec.config.train.seed, spec.runtime.train.workers) == (7, 3, 2)
 
 
 @pytest.mark.parametrize(

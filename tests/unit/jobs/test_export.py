@@ -13,25 +13,25 @@ def test_a_useless_calibration_fails_the_check(learnt, tmp_path, capsys):
     blank = tmp_path / "blank"
     blank.mkdir()
     cv2.imwrite(str(blank / "0.png"), np.full((32, 128, 3), 127, np.uint8))
-    given = [learnt.checkpoint, "--format", "onnx", "--int8", "--out", str(tmp_path / "out")]
-    assert main([*given, "--calibrate", str(blank), "--check", known]) == 1
-    told = capsys.readouterr()
-    assert "sure of differ: --max-different is 5" in told.err
-    assert f"{known}: {len(learnt.words)} images" in told.out
+    arguments = [learnt.checkpoint, "--format", "onnx", "--int8", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--calibrate", str(blank), "--check", known]) == 1
+    output = capsys.readouterr()
+    assert "sure of differ: --max-different is 5" in output.err
+    assert f"{known}: {len(learnt.words)} images" in output.out
 
 
 @pytest.mark.parametrize(
-    ("flags", "sentence"),
+    ("flags", "message"),
     [
         (["--format", "onnx", "--int8", "--calibrate", "EMPTY"], "which holds no image"),
         (["--format", "onnx", "--calibrate", "EMPTY"], "--calibrate is for --int8"),
         (["--format", "litert", "--fp16-weights"], "--fp16-weights and --int8 are for onnx"),
     ],
 )
-def test_impossible_combinations_are_refused(flags, sentence, learnt, tmp_path, capsys):
+def test_impossible_combinations_are_refused(flags, message, learnt, tmp_path, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()
-    told = [str(empty) if flag == "EMPTY" else flag for flag in flags]
-    assert main([learnt.checkpoint, "--out", str(tmp_path / "out"), *told]) == 2
-    assert sentence in capsys.readouterr().err
+    arguments = [str(empty) if flag == "EMPTY" else flag for flag in flags]
+    assert main([learnt.checkpoint, "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
