@@ -19,8 +19,6 @@ from textscanner.errors import UserError
 
 cv2.setNumThreads(1)  # parallelism comes from processes; OpenCV's own threads would compete with training for cores
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-"""File names that end like this, in lower case, count as images."""
 PAD_VALUE = 127
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from textscanner.data.images import IMAGE_SUFFIXES, decode
+from textscanner.data.image_files import IMAGE_SUFFIXES, is_image_name
+from textscanner.data.images import decode
 from textscanner.errors import UserError
 
 MAX_SIDE_PX = 1024  # photographs are cached at this size; a word is 64 pixels high
@@ -25,7 +26,7 @@ def find_photographs(folders: Sequence[str]) -> tuple[str, ...]:
     """
     photographs: list[str] = []
     for folder in folders:
-        paths = sorted(str(p) for p in pathlib.Path(folder).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        paths = sorted(str(p) for p in pathlib.Path(folder).rglob("*") if is_image_name(p.name))
         if not paths:
             raise UserError(f"backgrounds is {folder!r}: the folder contains no image ({', '.join(IMAGE_SUFFIXES)})")
         photographs += paths
