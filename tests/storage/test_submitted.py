@@ -1,5 +1,5 @@
-"""What the README says for a cluster, typed: a head and two nodes, a training job and a sweep submitted, data and
-results in a bucket, the best checkpoint pulled from outside."""
+"""The README's commands for a cluster: a training job and a sweep submitted to a head node and two workers, data and
+results in a bucket, the best checkpoint pulled from outside the cluster."""
 
 import contextlib
 import os
@@ -22,11 +22,12 @@ BIN = pathlib.Path(sys.executable).parent
 
 @pytest.fixture(scope="module")
 def dashboard(object_store):
-    """A head that runs no work and two nodes of two CPUs; the address that jobs are submitted to."""
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "PATH": f"{BIN}:{os.environ['PATH']}"}
+    """A head node that runs no work and two nodes of two CPUs; the address that jobs are submitted to."""
     (gcs,), (port,), agents = free_ports(25_000, 1), free_ports(26_000, 1), free_ports(27_000, 3)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True))
+        # A HOME of its own: a token that another Ray program left in ~/.ray would be demanded.
+        environment = os.environ | {"HOME": folder, "PATH": f"{BIN}:{os.environ['PATH']}"}
         head = ["--head", f"--port={gcs}", "--num-cpus=0", f"--temp-dir={folder}", "--include-dashboard=true"]
         head += ["--dashboard-host=127.0.0.1", f"--dashboard-port={port}", f"--dashboard-agent-listen-port={agents[0]}"]
         stack.enter_context(node(environment, *head))
@@ -37,14 +38,13 @@ def dashboard(object_store):
 
 
 def submit(dashboard, *command):
-    """`ray job submit` as the README has it, from the project's folder."""
-    told = [RAY, "job", "submit", "--address", dashboard, "--runtime-env", "jobs/runtime_env.yaml"]
-    told += ["--working-dir", ".", "--", "python", "-m", *command]
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
-    return subprocess.run(told, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
+    """`ray job submit` as the README states it for a cluster, from the project's folder."""
+    arguments = [RAY, "job", "submit", "--address", dashboard, "--runtime-env", "jobs/runtime_env.yaml"]
+    arguments += ["--working-dir", ".", "--", "python", "-m", *command]
+    return subprocess.run(arguments, check=False, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_jobs_are_submitted_and_the_best_is_pulled(dashboard, bucket, words, tmp_path):
+def test_submitted_job_and_sweep_leave_checkpoints_that_can_be_pulled(dashboard, bucket, words, tmp_path):
     train, val = write_dataset(f"{bucket}/words", words), write_dataset(f"{bucket}/val", words[:16])
     cadence = [
         "train.num_steps=6",
@@ -57,7 +57,8 @@ def test_jobs_are_submitted_and_the_best_is_pulled(dashboard, bucket, words, tmp
     done = submit(dashboard, "jobs.train", *run, "--name", "first", "--workers", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "succeeded" in done.stdout and f"best checkpoint  {bucket}/runs/first/step_0000000" in done.stdout
-    failed = submit(dashboard, "jobs.train", *run, "--name", "first", "--workers", "1")  # another config
+    other = [*run, "optimizer.learning_rate=0.5"]
+    failed = submit(dashboard, "jobs.train", *other, "--name", "first", "--workers", "2")
     assert failed.returncode == 1 and "holds a run with another config" in failed.stdout
 
     sweep = ["--name", "sweep", "--trials", "1", "--workers-per-trial", "2", "--space", "scratch"]
