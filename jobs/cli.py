@@ -36,8 +36,6 @@ FLAGS = (
     ("num_trials", "--trials"),
     ("budget_s", "--budget-minutes"),
     ("stall_s", "--stall-minutes"),
-    ("form", "--format"),
-    ("half", "--fp16-weights"),
     ("calibration", "--calibrate"),
     ("out", "--out"),
 )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # importing them loads TensorFlow, or takes time that --help 
     import numpy as np
 
     from textscanner.data.schema import WordRecord
-    from textscanner.export.export_model import Comparison
+    from textscanner.export.compare import Comparison
 
 CHECKED_WORDS = 500
 RENDERED_WORDS, RENDERED_SEED = 256, 1
@@ -75,13 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     load_tensorflow()
     import textscanner
     from cluster.storage.checkpoints import fetch_checkpoint
-    from textscanner.export.export_model import METADATA_NAME, Comparison, compare, export, noise, open_exported
+    from textscanner.export.compare import Comparison, compare, noise
+    from textscanner.export.export_model import export, open_exported
+    from textscanner.export.metadata import METADATA_NAME
 
     out = local_folder("--out", args.out)
     # The comparison's reference: exported files compute in float32 whatever the training did.
     reader = textscanner.load(fetch_checkpoint(args.checkpoint)).in_float32()
     calibration = _calibration_images(args.calibrate or ()) if args.int8 else None
-    path = export(reader, args.format, out, half=args.fp16_weights, calibration=calibration)
+    path = export(reader, args.format, out, fp16_weights=args.fp16_weights, calibration=calibration)
     print(f"{path}  ({_megabytes(path):.1f} MB, {METADATA_NAME} beside it)")
     run = open_exported(path)
     total = Comparison()
@@ -162,8 +164,9 @@ def _print_comparison(name: str, comparison: Comparison) -> Comparison:
         f"  {name}: {comparison.num_words} images, {comparison.num_different} read differently "
         f"({comparison.num_sure_different} of {comparison.num_sure} that the checkpoint is sure of)"
     )
-    if comparison.wanted.num_words:
-        line += f", word accuracy {comparison.wanted.word_accuracy:.1%} -> {comparison.got.word_accuracy:.1%}"
+    before, after = comparison.checkpoint_counts, comparison.exported_counts
+    if before.num_words:
+        line += f", word accuracy {before.word_accuracy:.1%} -> {after.word_accuracy:.1%}"
     print(f"{line}, largest confidence difference of the others {comparison.confidence_gap:.1e}", flush=True)
     return comparison
 

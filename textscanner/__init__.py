@@ -1,7 +1,11 @@
-"""TextScanner: reads characters in order from two-dimensional maps (Wan et al., AAAI 2020).
+"""TextScanner: reads the text of word images (Wan et al., AAAI 2020).
 
-`textscanner.load(path)` opens a checkpoint folder; the reader that it returns reads word images. Importing this package
-does not import TensorFlow: that happens on the first `load`.
+`load` and `load_fast` open a checkpoint; the reader that they return reads images. Importing this package does not
+import TensorFlow; the first `load` does.
+
+Example:
+  >>> import textscanner
+  >>> reader = textscanner.load_fast("small")
 """
 
 from __future__ import annotations
@@ -16,14 +20,31 @@ __version__ = "0.1.0"
 
 
 def load(path: str, vocabulary: str = "none") -> Reader:
-    """The reader of a checkpoint folder, or of weights that the package brings, by their name.
+    """Loads a checkpoint for reading with TensorFlow.
 
     Args:
-      vocabulary: which words are likely, beside what the network sees: languages (`en`, `en+de`), a file with a word a
-        line, or `none`.
+      path: a checkpoint folder on this machine, or the name of bundled pretrained weights (`small`, `small-rendered`).
+      vocabulary: word prior that corrects ambiguous readings: languages (`en`, `en+de`), a file with one word per line,
+        or `none`.
 
     Raises:
-      ValueError: `path` is not a checkpoint, or there is no such vocabulary.
+      UserError: `path` is not a checkpoint, or there is no such vocabulary.
+
+    Example:
+      >>> import cv2, numpy as np
+      >>> import textscanner
+      >>> image = np.full((48, 180, 3), 255, np.uint8)
+      >>> image = cv2.putText(image, "hello", (18, 36), cv2.FONT_HERSHEY_SIMPLEX, 1.4, (0, 0, 0), 3)
+      >>> reader = textscanner.load("small")
+      >>> [reading] = reader.read([image])
+      >>> reading.text
+      'hello'
+      >>> 0 < reading.confidence <= 1
+      True
+      >>> [round(character.x_px) for character in reading.characters] == sorted(
+      ...     round(character.x_px) for character in reading.characters
+      ... )
+      True
     """
     from textscanner.checkpoint import load as load_checkpoint
     from textscanner.checkpoint_files import shipped_weights
@@ -32,10 +53,26 @@ def load(path: str, vocabulary: str = "none") -> Reader:
 
 
 def load_fast(path: str, vocabulary: str = "none") -> Reader | OnnxReader:
-    """What reads the same words with the shortest start: ONNX Runtime if the folder holds an exported network.
+    """Loads a checkpoint for reading with the runtime that starts fastest.
+
+    If the folder contains an exported network (`model.onnx`), ONNX Runtime reads it and TensorFlow is not imported;
+    otherwise this is `load`. The result has the same `read` method.
+
+    Args:
+      path: as for `load`.
+      vocabulary: as for `load`.
 
     Raises:
-      ValueError: `path` is not a checkpoint, or there is no such vocabulary.
+      UserError: `path` is not a checkpoint, or there is no such vocabulary.
+
+    Example:
+      >>> import cv2, numpy as np
+      >>> import textscanner
+      >>> image = np.full((48, 180, 3), 255, np.uint8)
+      >>> image = cv2.putText(image, "hello", (18, 36), cv2.FONT_HERSHEY_SIMPLEX, 1.4, (0, 0, 0), 3)
+      >>> reader = textscanner.load_fast("small", vocabulary="en")
+      >>> reader.read([image])[0].text
+      'hello'
     """
     import pathlib
 

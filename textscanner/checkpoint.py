@@ -1,7 +1,7 @@
-"""A checkpoint is a folder: everything to read with it, and everything to go on training from it.
+"""Checkpoints: a folder with everything to read with it and everything to resume training from it.
 
-`layout.py` names its files. safetensors holds plain arrays (no code is run on loading) and is checked for size
-and dtype. Under a strategy every worker holds identical values, so rank 0's copy is the checkpoint.
+`checkpoint_files.py` names its files. safetensors stores plain arrays: loading runs no code. Names and shapes are
+checked on loading. Under a distribution strategy all workers hold identical values, so rank 0's copy is the checkpoint.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from textscanner.checkpoint_files import CONFIG_NAME, NO_VOCABULARY, STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
 from textscanner.config import Config
+from textscanner.errors import UserError
 from textscanner.inference.reader import Reader
 from textscanner.model import build_without_pretrained
 from textscanner.model.heads import CLASS_LOGITS
@@ -28,11 +29,11 @@ from textscanner.training.step import TrainingState
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointMeta:
-    """What stands beside the arrays.
+    """What `state.json` stores beside the arrays.
 
     Attributes:
-      step: training steps done; the data's plan is entered there.
-      threshold: of the decoder, calibrated on validation words.
+      step: training steps done; a resumed run continues its data order there.
+      threshold: of the decoder, 0..1, calibrated on validation words.
       metrics: of the last validation before saving.
     """
 
@@ -41,155 +42,178 @@ class CheckpointMeta:
     metrics: dict[str, float]
 
 
-def save(folder: str | pathlib.Path, state: TrainingState, saved: CheckpointMeta) -> None:
-    """Writes the checkpoint of a training state into an existing or new folder. `state.ema_model` must be fresh."""
+def save(folder: str | pathlib.Path, state: TrainingState, meta: CheckpointMeta) -> None:
+    """Writes the checkpoint of a training state.
+
+    Args:
+      folder: created if it does not exist.
+      state: call its `sync_ema` first.
+      meta: step, threshold and metrics.
+    """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / WEIGHTS_NAME, _model_arrays(state.ema_model))
-    _write(folder / TRAINING_NAME, _training_arrays(state))
+    _write_arrays(folder / WEIGHTS_NAME, _array_values(_by_path(state.ema_model.weights)))
+    _write_arrays(folder / TRAINING_NAME, _array_values(_training_variables(state)))
     (folder / CONFIG_NAME).write_text(json.dumps(state.config.to_dict(), indent=2))
-    record = dataclasses.asdict(saved) | {"versions": {"tensorflow": tf.__version__, "keras": keras.__version__}}
-    (folder / STATE_NAME).write_text(json.dumps(record, indent=2))
+    values = dataclasses.asdict(meta) | {"versions": {"tensorflow": tf.__version__, "keras": keras.__version__}}
+    (folder / STATE_NAME).write_text(json.dumps(values, indent=2))
 
 
 def load(path: str | pathlib.Path, vocabulary: str = NO_VOCABULARY) -> Reader:
-    """The reader of a checkpoint folder; needs neither Ray nor a cluster. `vocabulary`: see `load_vocabulary`.
+    """Loads a checkpoint for reading; needs neither Ray nor a cluster.
+
+    Args:
+      path: the folder.
+      vocabulary: word prior, see `textscanner.load`.
 
     Raises:
-      ValueError: the folder is no checkpoint, its files do not belong together, or there is no such vocabulary.
+      UserError: the folder is not a checkpoint or is damaged, or there is no such vocabulary.
     """
     folder = pathlib.Path(path)
-    saved, config = read_meta(folder), read_config(folder)
+    meta, config = read_meta(folder), read_config(folder)
     model = build_without_pretrained(config)
-    _assign(_named(model.weights), _read(folder / WEIGHTS_NAME), folder / WEIGHTS_NAME)
-    return Reader(config, model, saved.step, saved.metrics, saved.threshold, vocabulary)
+    _assign(_by_path(model.weights), _read_arrays(folder / WEIGHTS_NAME), folder / WEIGHTS_NAME)
+    return Reader(config, model, step=meta.step, metrics=meta.metrics, threshold=meta.threshold, vocabulary=vocabulary)
 
 
 def restore(folder: str | pathlib.Path, state: TrainingState) -> CheckpointMeta:
-    """Puts a checkpoint into a training state: weights, optimizer, step. Every worker calls it.
+    """Resumes: loads weights, optimizer variables and step into a training state. Every worker calls it.
 
     Raises:
-      ValueError: as `load`, or the checkpoint is of another network.
+      UserError: the folder is not a checkpoint, is damaged, or belongs to another network.
     """
     folder = pathlib.Path(folder)
-    saved = read_meta(folder)
-    _assign(_training_variables(state), _read(folder / TRAINING_NAME), folder / TRAINING_NAME)
+    meta = read_meta(folder)
+    _assign(_training_variables(state), _read_arrays(folder / TRAINING_NAME), folder / TRAINING_NAME)
     state.sync_ema()
-    if state.step != saved.step:
-        raise ValueError(f"{folder}: the optimizer stands at step {state.step}, {STATE_NAME} says {saved.step}")
-    return saved
+    if state.step != meta.step:
+        raise UserError(
+            f"{folder} is damaged: the optimizer is at step {state.step}, {STATE_NAME} says {meta.step}; "
+            "resume from another checkpoint"
+        )
+    return meta
 
 
 def initialize(path: str | pathlib.Path, state: TrainingState) -> list[str]:
-    """Starts a new run with the weights of a checkpoint. What does not fit keeps its random weights.
+    """Initializes a new run with the weights of a checkpoint. Layers that do not fit keep their random weights.
 
     Returns:
-      the layers that do not fit: of a head whose charset or longest word differs, or of another network.
+      names of these layers: a head whose charset or maximum label length differs, or layers of another network.
 
     Raises:
-      ValueError: the checkpoint cannot be read, or most of it does not fit.
+      UserError: the checkpoint cannot be read, or most of its weights do not fit.
     """
-    arrays = _read(pathlib.Path(path) / WEIGHTS_NAME)
-    same_characters = read_config(pathlib.Path(path)).charset.characters == state.config.charset.characters
-    apart: list[str] = []
-    for name, variable in _named(state.model.weights).items():
-        means_the_same = same_characters or not name.startswith(f"{CLASS_LOGITS}/")
-        if means_the_same and name in arrays and arrays[name].shape == tuple(variable.shape):
+    folder = pathlib.Path(path)
+    arrays = _read_arrays(folder / WEIGHTS_NAME)
+    has_same_classes = read_config(folder).charset.characters == state.config.charset.characters
+    not_loaded: list[str] = []
+    for name, variable in _by_path(state.model.weights).items():
+        # The classifier may have the right shape and yet other characters in its rows.
+        has_same_meaning = has_same_classes or not name.startswith(f"{CLASS_LOGITS}/")
+        if has_same_meaning and name in arrays and arrays[name].shape == tuple(variable.shape):
             variable.assign(arrays[name])
         else:
-            apart.append(name)
-    if len(apart) > len(state.model.weights) / 2:
-        raise ValueError(
-            f"train.init is {path}: {len(apart)} of {len(state.model.weights)} weights do not fit this network; "
-            "it is of another preset; --init none begins with random ones"
+            not_loaded.append(name)
+    if len(not_loaded) > len(state.model.weights) / 2:
+        raise UserError(
+            f"train.init is {path}: {len(not_loaded)} of {len(state.model.weights)} weights do not fit this network; "
+            "the checkpoint is of another preset. Give one of the same preset, or none for random weights"
         )
     state.sync_ema()
-    return sorted({name.rpartition("/")[0] for name in apart})
+    return sorted({name.rpartition("/")[0] for name in not_loaded})
 
 
 def export_weights(path: str | pathlib.Path, out: str | pathlib.Path) -> None:
-    """Copies a checkpoint as the package ships it: weights as float16, no training state, no places of data."""
+    """Writes a checkpoint for distribution: float16 weights, no training state, no URIs of data sets.
+
+    Args:
+      path: the checkpoint.
+      out: folder; created if it does not exist.
+    """
     source, target = pathlib.Path(path), pathlib.Path(out)
     target.mkdir(parents=True, exist_ok=True)
-    arrays = _read(source / WEIGHTS_NAME)
-    _write(target / WEIGHTS_NAME, {name: a.astype(np.float16) for name, a in arrays.items()})
+    arrays = _read_arrays(source / WEIGHTS_NAME)
+    _write_arrays(target / WEIGHTS_NAME, {name: array.astype(np.float16) for name, array in arrays.items()})
     config = read_config(source)
     data = dataclasses.replace(config.data, train=(), val=(), weights=())
-    bare = dataclasses.replace(config, data=data, train=dataclasses.replace(config.train, init=""))
-    (target / CONFIG_NAME).write_text(json.dumps(bare.to_dict(), indent=2))
+    public = dataclasses.replace(config, data=data, train=dataclasses.replace(config.train, init=""))
+    (target / CONFIG_NAME).write_text(json.dumps(public.to_dict(), indent=2))
     (target / STATE_NAME).write_bytes((source / STATE_NAME).read_bytes())
 
 
 def read_meta(folder: pathlib.Path) -> CheckpointMeta:
-    """`state.json` of a checkpoint.
+    """Reads `state.json`.
 
     Raises:
-      ValueError: there is none, or it cannot be read.
+      UserError: it is missing or cannot be read.
     """
-    record = _read_json(folder, STATE_NAME)
-    return CheckpointMeta(int(record["step"]), float(record["threshold"]), dict(record["metrics"]))
+    values = _read_json(folder, STATE_NAME)
+    return CheckpointMeta(int(values["step"]), float(values["threshold"]), dict(values["metrics"]))
 
 
 def read_config(folder: pathlib.Path) -> Config:
-    """The config of a checkpoint.
+    """Reads `config.json`.
 
     Raises:
-      ValueError: there is none, or it is not valid.
+      UserError: it is missing or not valid.
     """
     return Config.from_dict(_read_json(folder, CONFIG_NAME))
 
 
 def _read_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
     try:
-        return json.loads((folder / name).read_text())
+        return dict(json.loads((folder / name).read_text()))
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"{folder} is not a checkpoint ({name}: {error.__class__.__name__}); "
-            f"wanted a folder with {CONFIG_NAME}, {STATE_NAME} and {WEIGHTS_NAME}"
+            f"give a folder with {CONFIG_NAME}, {STATE_NAME} and {WEIGHTS_NAME}"
         ) from None
 
 
-def _named(variables: list) -> dict[str, Any]:
-    named = {v.path: v for v in variables}
-    assert len(named) == len(variables), "layer names repeat"
-    return named
-
-
-def _model_arrays(model: keras.Model) -> dict[str, np.ndarray]:
-    return {path: v.numpy() for path, v in _named(model.weights).items()}
+def _by_path(variables: Sequence[Any]) -> dict[str, Any]:
+    """Keras variables by their path, for example `class_logits/kernel`."""
+    by_path = {v.path: v for v in variables}
+    assert len(by_path) == len(variables), "two layers have the same name"
+    return by_path
 
 
 def _training_variables(state: TrainingState) -> dict[str, Any]:
-    """Model and optimizer variables by name; the optimizer's are numbered, Keras does not promise unique paths."""
-    named = {f"model/{path}": v for path, v in _named(state.model.weights).items()}
-    kept = [v for v in state.optimizer.variables if v is not state.optimizer._learning_rate]
-    return named | {f"optimizer/{i:04d}/{v.path}": v for i, v in enumerate(kept)}
+    """Model and optimizer variables by name. Optimizer variables are numbered: Keras does not promise unique paths."""
+    variables = {f"model/{path}": v for path, v in _by_path(state.model.weights).items()}
+    # The learning rate is no state: it follows from the step and the config.
+    stateful = [v for v in state.optimizer.variables if v is not state.optimizer._learning_rate]
+    return variables | {f"optimizer/{i:04d}/{v.path}": v for i, v in enumerate(stateful)}
 
 
-def _training_arrays(state: TrainingState) -> dict[str, np.ndarray]:
-    return {name: np.asarray(v.numpy()) for name, v in _training_variables(state).items()}
+def _array_values(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(v.numpy()) for name, v in variables.items()}
 
 
-def _write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    # safetensors wants arrays of its own memory order; 0-d counters stay 0-d.
-    safetensors.numpy.save_file({name: np.array(a, order="C") for name, a in arrays.items()}, path)
+def _write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    # safetensors needs C-contiguous arrays. Not np.ascontiguousarray: it would make 0-d counters 1-d.
+    safetensors.numpy.save_file({name: np.array(array, order="C") for name, array in arrays.items()}, path)
 
 
-def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read: {error}; the checkpoint is broken, take another") from None
+        raise UserError(f"{path} cannot be read: {error}; the checkpoint is damaged, use another one") from None
 
 
 def _assign(variables: Mapping[str, Any], arrays: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
-    missing, extra = sorted(variables.keys() - arrays.keys()), sorted(arrays.keys() - variables.keys())
-    if missing or extra:
-        raise ValueError(
-            f"{path} holds another network or optimizer: missing {missing[:3]}, not wanted {extra[:3]} "
-            f"({len(missing)} and {len(extra)} in all)"
+    """Assigns arrays to the variables of the same names; `path` is their file, for errors.
+
+    Raises:
+      UserError: names or shapes differ.
+    """
+    missing, unexpected = sorted(variables.keys() - arrays.keys()), sorted(arrays.keys() - variables.keys())
+    if missing or unexpected:
+        raise UserError(
+            f"{path} belongs to another network or optimizer: it lacks {len(missing)} arrays ({missing[:3]}) and has "
+            f"{len(unexpected)} unknown ones ({unexpected[:3]})"
         )
     for name, variable in variables.items():
         if tuple(variable.shape) != arrays[name].shape:
-            raise ValueError(f"{path}: {name} has shape {arrays[name].shape}, wanted {tuple(variable.shape)}")
+            raise UserError(f"{path}: {name} has shape {arrays[name].shape}, expected {tuple(variable.shape)}")
         variable.assign(arrays[name])

@@ -1,6 +1,14 @@
-"""Complete configs by name. A preset is a function; variants derive from its value.
+"""Complete configs by name. A preset is a function; variants are derived from its value with `dataclasses.replace`.
 
-`paper` follows the paper (spec section 3), `small` is made for two CPU cores and the edge, `tiny` for tests.
+`paper` follows the paper, `small` is for training on CPUs and for small devices, `tiny` is for tests.
+
+Example:
+  >>> import dataclasses
+  >>> from textscanner.presets import preset
+  >>> config = preset("small")
+  >>> longer = dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=20_000))
+  >>> longer.model.height_px, longer.model.width_px, longer.train.num_steps
+  (32, 128, 20000)
 """
 
 from __future__ import annotations
@@ -8,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from textscanner.config import Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TargetConfig, TrainConfig
+from textscanner.errors import UserError
 
 
 def paper() -> Config:
@@ -22,7 +31,7 @@ def paper() -> Config:
 
 
 def small() -> Config:
-    """A narrow residual network on 32x128 with maps of 8x64; how it was chosen is in docs/accuracy.md."""
+    """A narrow residual network on 32x128 with maps of 8x64; docs/accuracy.md has the experiments behind it."""
     return Config(
         preset="small",
         model=ModelConfig(
@@ -53,7 +62,7 @@ def small() -> Config:
 
 
 def tiny() -> Config:
-    """The smallest network that still reads a few words: for tests."""
+    """The smallest network that can overfit a few words; for tests."""
     return Config(
         preset="tiny",
         model=ModelConfig(
@@ -92,11 +101,14 @@ PRESETS: dict[str, Callable[[], Config]] = {"paper": paper, "small": small, "tin
 
 
 def preset(name: str) -> Config:
-    """The config of that name.
+    """The config of a preset.
+
+    Args:
+      name: `paper`, `small` or `tiny`.
 
     Raises:
-      ValueError: no preset has that name.
+      UserError: there is no such preset.
     """
     if name not in PRESETS:
-        raise ValueError(f"preset is {name!r}: there are {', '.join(PRESETS)}")
+        raise UserError(f"preset is {name!r}: must be one of {', '.join(PRESETS)}")
     return PRESETS[name]()

@@ -189,7 +189,9 @@ def _score_batch(batch: Sequence[WordRecord], readings: list[Reading], num_broke
         for record, r in zip(batch, readings, strict=True)
         if normalize_for_scoring(record.text) not in ("", normalize_for_scoring(r.text))
     )
-    return DatasetScore(ErrorAnalysis.of(rows), num_broken, seconds, tuple(heapq.nlargest(MAX_MISTAKES, mistakes)))
+    return DatasetScore(
+        ErrorAnalysis.from_rows(rows), num_broken, seconds, tuple(heapq.nlargest(MAX_MISTAKES, mistakes))
+    )
 
 
 def evaluate(

@@ -28,7 +28,7 @@ from textscanner import checkpoint
 from textscanner.checkpoint import CheckpointMeta
 from textscanner.config import BEST_METRIC
 from textscanner.data.images import decode
-from textscanner.evaluation.visualization import sheet, validation_picture
+from textscanner.evaluation.visualization import draw_maps, sheet
 from textscanner.inference.reader import Reader
 from textscanner.training.step import TrainingState
 
@@ -72,7 +72,7 @@ class RankZeroOutputs:
     def write_image(self, step: int, reader: Reader) -> None:
         """Draws the predicted maps and the readings of a few validation words."""
         texts, images = _first_words(self._config.data.val, IMAGE_WORDS)
-        drawn = validation_picture(reader.maps(images), texts, reader.read(images), self._config.charset)
+        drawn = draw_maps(reader.maps(images), texts, reader.read(images), self._config.charset)
         self._writer.image(step, drawn)
 
     def save(self, state: TrainingState, meta: CheckpointMeta) -> ray.train.Checkpoint:

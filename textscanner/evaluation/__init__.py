@@ -1,1 +1,1 @@
-"""Metrics, calibration, error analysis and pictures."""
+"""Evaluation: metrics, threshold calibration, error analysis, visualization, report."""

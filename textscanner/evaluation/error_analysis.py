@@ -1,6 +1,6 @@
-"""What a score is made of: per word length, per confused character, per confidence, with case and punctuation.
+"""Error analysis: accuracy by word length, confused characters, confidence calibration, case and punctuation.
 
-Like `WordCounts`, everything is a sum of counts: breakdowns of parts add up to that of the whole.
+Like `WordCounts`, everything is a sum of counts: analyses of parts add up to that of the whole.
 """
 
 from __future__ import annotations
@@ -16,15 +16,21 @@ from rapidfuzz.distance import Levenshtein
 from textscanner.evaluation.metrics import WordCounts
 from textscanner.text import normalize_for_scoring
 
-CONFIDENCE_BINS = 15  # of the calibration error, equally wide (Guo et al., 2017, section 2)
-NOTHING = ""  # stands in a confusion for a character that is not there
+CONFIDENCE_BINS = 15  # of the expected calibration error, equally wide (Guo et al., 2017, section 2)
+NOTHING = ""  # in a confusion: no character
 
 _NOT_ALPHANUMERIC = re.compile("[^0-9A-Za-z]")
 
 
 @dataclasses.dataclass(frozen=True)
 class ConfidenceBin:
-    """Words whose confidence lies in one bin: how many, how many read right, the sum of their confidences."""
+    """Words whose confidence lies in one bin.
+
+    Attributes:
+      num_words: words in the bin.
+      num_correct: of these, words read correctly.
+      confidence: sum of their confidences.
+    """
 
     num_words: int = 0
     num_correct: int = 0
@@ -41,11 +47,12 @@ class ErrorAnalysis:
     """Counts over words.
 
     Attributes:
-      counts: the field's standard score.
-      num_cased, num_exact: words read right with case, and with case and punctuation (of those with any truth).
-      num_labelled: words with any truth.
-      by_length: the standard score by the truth's number of letters and digits.
-      confusions: how often a truth's character was read as another; NOTHING where one was missed or made up.
+      counts: the benchmarks' scores.
+      num_labelled: words whose label is not empty.
+      num_cased: words whose letters and digits are read correctly, case included.
+      num_exact: words that are read exactly as labelled, case and punctuation included.
+      by_length: number of words by (letters and digits of the label, read correctly).
+      confusions: number of edits by (label's character, read character); NOTHING for insertions and deletions.
       bins: by confidence, CONFIDENCE_BINS of them over 0..1.
     """
 
@@ -59,67 +66,70 @@ class ErrorAnalysis:
 
     def __add__(self, other: ErrorAnalysis) -> ErrorAnalysis:
         return ErrorAnalysis(
-            self.counts + other.counts,
-            self.num_labelled + other.num_labelled,
-            self.num_cased + other.num_cased,
-            self.num_exact + other.num_exact,
-            self.by_length + other.by_length,
-            self.confusions + other.confusions,
-            tuple(a + b for a, b in zip(self.bins, other.bins, strict=True)),
+            counts=self.counts + other.counts,
+            num_labelled=self.num_labelled + other.num_labelled,
+            num_cased=self.num_cased + other.num_cased,
+            num_exact=self.num_exact + other.num_exact,
+            by_length=self.by_length + other.by_length,
+            confusions=self.confusions + other.confusions,
+            bins=tuple(a + b for a, b in zip(self.bins, other.bins, strict=True)),
         )
 
     @staticmethod
-    def of(rows: Iterable[tuple[str, str, float]]) -> ErrorAnalysis:
-        """The error_analysis of (truth, reading, confidence in 0..1) rows."""
+    def from_rows(rows: Iterable[tuple[str, str, float]]) -> ErrorAnalysis:
+        """Analyzes (label, reading, confidence in 0..1) rows."""
         rows = list(rows)
         by_length: collections.Counter[tuple[int, bool]] = collections.Counter()
         confusions: collections.Counter[tuple[str, str]] = collections.Counter()
         bins = [ConfidenceBin()] * CONFIDENCE_BINS
         for truth, reading, confidence in rows:
-            wanted, read = normalize_for_scoring(truth), normalize_for_scoring(reading)
-            if not wanted:
+            label, read = normalize_for_scoring(truth), normalize_for_scoring(reading)
+            if not label:
                 continue
-            right = wanted == read
-            by_length[len(wanted), right] += 1
-            confusions.update(_confusions(wanted, read))
-            at = min(int(confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)
-            bins[at] += ConfidenceBin(1, int(right), confidence)
+            is_correct = label == read
+            by_length[len(label), is_correct] += 1
+            confusions.update(_confusions(label, read))
+            index = min(int(confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)
+            bins[index] += ConfidenceBin(1, int(is_correct), confidence)
         exact = [(_composed(truth), _composed(reading)) for truth, reading, _ in rows]
         cased = [tuple(_NOT_ALPHANUMERIC.sub("", text) for text in pair) for pair in exact]
         return ErrorAnalysis(
-            WordCounts.from_pairs([truth for truth, _, _ in rows], [reading for _, reading, _ in rows]),
-            sum(truth != "" for truth, _ in exact),
-            sum(truth == reading != "" for truth, reading in cased),
-            sum(truth == reading != "" for truth, reading in exact),
-            by_length,
-            confusions,
-            tuple(bins),
+            counts=WordCounts.from_pairs([truth for truth, _, _ in rows], [reading for _, reading, _ in rows]),
+            num_labelled=sum(truth != "" for truth, _ in exact),
+            num_cased=sum(truth == reading != "" for truth, reading in cased),
+            num_exact=sum(truth == reading != "" for truth, reading in exact),
+            by_length=by_length,
+            confusions=confusions,
+            bins=tuple(bins),
         )
 
     @property
     def cased_accuracy(self) -> float:
-        """Share of words whose letters and digits are right, case included, 0..1."""
+        """Fraction of words whose letters and digits are read correctly, case included, 0..1."""
         return self.num_cased / max(self.counts.num_words, 1)
 
     @property
     def exact_accuracy(self) -> float:
-        """Share of words read as labelled, case and punctuation included, 0..1."""
+        """Fraction of words read exactly as labelled, case and punctuation included, 0..1."""
         return self.num_exact / max(self.num_labelled, 1)
 
     @property
     def calibration_error(self) -> float:
-        """ECE: the mean over words of their bin's |accuracy - confidence| (Guo et al., 2017, Eq. 5), 0..1."""
+        """Expected calibration error: mean over words of |accuracy - confidence| of their bin, 0..1.
+
+        Guo et al., 2017, Eq. 5, with CONFIDENCE_BINS bins.
+        """
         gaps = sum(abs(b.num_correct - b.confidence) for b in self.bins)
         return gaps / max(sum(b.num_words for b in self.bins), 1)
 
     def lengths(self) -> list[tuple[int, int, float]]:
-        """(number of characters, words, word accuracy), shortest first."""
-        found = sorted({length for length, _ in self.by_length})
-        totals = [(n, self.by_length[n, True] + self.by_length[n, False]) for n in found]
+        """(letters and digits of the label, number of words, word accuracy in 0..1), shortest first."""
+        lengths = sorted({length for length, _ in self.by_length})
+        totals = [(n, self.by_length[n, True] + self.by_length[n, False]) for n in lengths]
         return [(n, total, self.by_length[n, True] / total) for n, total in totals]
 
     def as_dict(self) -> dict[str, object]:
-        """What evaluation files hold beside the standard figures."""
+        """JSON-compatible figures besides the benchmarks' scores."""
         return {
             "case_sensitive_accuracy": self.cased_accuracy,
             "exact_accuracy": self.exact_accuracy,
@@ -131,14 +141,15 @@ class ErrorAnalysis:
 
 
 def _composed(text: str) -> str:
+    """The form in which labels are stored: NFC, without surrounding white space."""
     return unicodedata.normalize("NFC", text.strip())
 
 
 def _confusions(truth: str, reading: str) -> list[tuple[str, str]]:
-    """The edits of a shortest alignment as (truth's character, read character)."""
-    found = []
+    """The edits of a shortest alignment as (label's character, read character)."""
+    confusions = []
     for edit in Levenshtein.editops(truth, reading):
-        wanted = NOTHING if edit.tag == "insert" else truth[edit.src_pos]
-        read = NOTHING if edit.tag == "delete" else reading[edit.dest_pos]
-        found.append((wanted, read))
-    return found
+        label_character = NOTHING if edit.tag == "insert" else truth[edit.src_pos]
+        read_character = NOTHING if edit.tag == "delete" else reading[edit.dest_pos]
+        confusions.append((label_character, read_character))
+    return confusions

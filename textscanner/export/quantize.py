@@ -1,10 +1,9 @@
-"""Static quantisation of an exported network: 8-bit convolutions, everything else in float32.
+"""Static quantization of an exported network: 8-bit convolutions, everything else in float32.
 
-The convolutions are most of the arithmetic and lose almost nothing with 8 bits; the attention, the GRU and the norms
-are cheap and would lose. Each convolution's input gets one range, the smallest and largest value that it takes on the
-calibration words; each of its filters a scale of its own. Weights use 7 of the 8 bits: processors of the x86 family
-without VNNI add pairs of products in 16 bits, which 8-bit weights would overflow. Quantisation-aware training was not
-needed and is left out.
+Convolutions are most of the arithmetic and lose almost no accuracy with 8 bits; attention, GRU and norms are cheap and
+would lose. The input of each convolution gets one range, the smallest and largest value over the calibration words;
+each filter gets a scale of its own. Weights use 7 of the 8 bits: x86 processors without VNNI add pairs of products in
+16 bits, which 8-bit weights would overflow. Quantization-aware training was not needed and is left out.
 """
 
 from __future__ import annotations
@@ -23,24 +22,27 @@ CALIBRATION_BATCH = 32
 
 
 def quantize(model: onnx.ModelProto, images: Sequence[np.ndarray]) -> onnx.ModelProto:
-    """The model with 8-bit convolutions.
+    """Quantizes the convolutions of a model to 8 bits.
 
     Args:
       model: a float32 model with one input, uint8 [B, H, W, 3].
-      images: calibration words of the input's size, uint8 [H, W, 3]; one at least.
+      images: calibration words of the input's size, uint8 [H, W, 3]; at least one.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder:
-        plain, prepared, written = (str(pathlib.Path(folder) / name) for name in ("plain", "prepared", "int8"))
-        onnx.save(model, plain)  # given as an object, it would have to be stored with external data, which fails
-        quant_pre_process(plain, prepared, skip_symbolic_shape=True)  # that needs sympy, and finds nothing more here
+        float_path, prepared_path, int8_path = (
+            str(pathlib.Path(folder) / name) for name in ("float", "prepared", "int8")
+        )
+        onnx.save(model, float_path)  # passed as an object, the model would be stored with external data, which fails
+        # Symbolic shape inference needs sympy and infers nothing more here.
+        quant_pre_process(float_path, prepared_path, skip_symbolic_shape=True)
         quantize_static(
-            prepared,
-            written,
-            _batches(model.graph.input[0].name, images),
+            prepared_path,
+            int8_path,
+            _calibration_reader(model.graph.input[0].name, images),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             per_channel=True,
@@ -49,30 +51,34 @@ def quantize(model: onnx.ModelProto, images: Sequence[np.ndarray]) -> onnx.Model
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
         )
-        quantized = onnx.load(written)
-    _forget_unused_domains(quantized)
+        quantized = onnx.load(int8_path)
+    _remove_unused_domains(quantized)
     return quantized
 
 
-def _batches(name: str, images: Sequence[np.ndarray]) -> Any:
+def _calibration_reader(input_name: str, images: Sequence[np.ndarray]) -> Any:
+    """ONNX Runtime's iterator over calibration batches. Its base class is only importable where it is used."""
     from onnxruntime.quantization import CalibrationDataReader
 
-    class Batches(CalibrationDataReader):
+    class ImageBatches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped
         def __init__(self) -> None:
-            self._left: Iterator[dict[str, np.ndarray]] = (
-                {name: np.stack(images[start : start + CALIBRATION_BATCH])}
+            self._batches: Iterator[dict[str, np.ndarray]] = (
+                {input_name: np.stack(images[start : start + CALIBRATION_BATCH])}
                 for start in range(0, len(images), CALIBRATION_BATCH)
             )
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self._left, None)
+            return next(self._batches, None)
 
-    return Batches()
+    return ImageBatches()
 
 
-def _forget_unused_domains(model: onnx.ModelProto) -> None:
-    """The preparation lists every operator set that ONNX Runtime knows; other runtimes may refuse what they do not."""
+def _remove_unused_domains(model: onnx.ModelProto) -> None:
+    """Removes operator sets that no node uses.
+
+    The preparation lists every operator set that ONNX Runtime knows; other runtimes may refuse those they do not know.
+    """
     used = {node.domain for node in model.graph.node}
-    kept = [opset for opset in model.opset_import if opset.domain in used]
+    used_opsets = [opset for opset in model.opset_import if opset.domain in used]
     del model.opset_import[:]
-    model.opset_import.extend(kept)
+    model.opset_import.extend(used_opsets)

@@ -108,4 +108,4 @@ def _box_quads(boxes: np.ndarray, resize: ResizeInfo, image_shape: tuple[int, ..
     centre = boxes[:, :2] / scale
     half_size = 0.5 * boxes[:, 2:] * BOX_PER_STD / scale
     quads = centre[:, None] + UNIT_CORNERS * half_size[:, None]
-    return np.clip(quads, 0, [image_shape[1], image_shape[0]]).astype(np.float32)
+    return np.asarray(np.clip(quads, 0, [image_shape[1], image_shape[0]]), np.float32)

@@ -56,13 +56,14 @@ class Reader:
       vocabulary: word prior; None for none.
 
     Example:
-      >>> import numpy as np
+      >>> import cv2, numpy as np
       >>> import textscanner
+      >>> image = np.full((48, 180, 3), 255, np.uint8)
+      >>> image = cv2.putText(image, "hello", (18, 36), cv2.FONT_HERSHEY_SIMPLEX, 1.4, (0, 0, 0), 3)
       >>> reader = textscanner.load("small")
-      >>> blank = np.full((32, 100, 3), 255, np.uint8)
-      >>> [reading.text for reading in reader.read([blank])]
-      ['']
-      >>> reader.maps([blank]).localization.shape
+      >>> [reading.text for reading in reader.read([image, image])]
+      ['hello', 'hello']
+      >>> reader.maps([image]).localization.shape
       (1, 8, 64)
     """
 

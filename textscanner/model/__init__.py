@@ -1,4 +1,4 @@
-"""The TextScanner network: backbone, heads, assembly. Single-device code; it never knows it is distributed."""
+"""The TextScanner network: backbone, heads, assembly. Plain single-device Keras code."""
 
 from textscanner.model.assembly import Outputs, build_model, build_without_pretrained
 

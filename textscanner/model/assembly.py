@@ -1,4 +1,7 @@
-"""The whole network: uint8 image -> the three logits, in float32 whatever the compute dtype."""
+"""The whole network: uint8 images -> three maps of logits, in float32 for any compute dtype.
+
+Shapes: B batch, H W input pixels, h w map cells, F feature channels, C classes, N positions.
+"""
 
 from __future__ import annotations
 
@@ -30,18 +33,26 @@ class Outputs(NamedTuple):
 
 
 def build_model(config: Config, seed: int = 0) -> keras.Model:
-    """The Keras model: uint8 RGB [B, H, W, 3] -> Outputs as a dict of its fields. Same seed, same initial weights."""
+    """Builds the Keras model: uint8 RGB [B, H, W, 3] -> a dict with the fields of Outputs.
+
+    Args:
+      config: architecture, charset and compute precision.
+      seed: determines the initial weights.
+
+    Raises:
+      UserError: the ImageNet weights of `model.pretrained_backbone` cannot be loaded.
+    """
     keras.utils.set_random_seed(seed)
-    before = keras.config.dtype_policy()
+    previous_policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(_POLICIES[config.optimizer.precision])
     try:
         return _assemble(config)
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(previous_policy)
 
 
 def build_without_pretrained(config: Config) -> keras.Model:
-    """The model for weights that are at hand: ImageNet's are not fetched first."""
+    """Builds the model for weights that are loaded afterwards: ImageNet weights are not loaded first."""
     return build_model(dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained_backbone="none")))
 
 
@@ -56,13 +67,20 @@ def _assemble(config: Config) -> keras.Model:
             localization_logit(x, model)
         ),
     }
-    wide = {
+    # Softmax and sigmoid of bfloat16 logits would lose accuracy: everything after the network computes in float32.
+    float32_outputs = {
         name: keras.layers.Activation("linear", dtype="float32", name=f"{name}_float32")(value)
         for name, value in outputs.items()
     }
-    return keras.Model(image, wide, name=f"textscanner_{config.preset}")
+    return keras.Model(image, float32_outputs, name=f"textscanner_{config.preset}")
 
 
 def forward(model: keras.Model, image: tf.Tensor, training: bool) -> Outputs:
-    """The network on uint8 images [B, H, W, 3]. `training` has no default: evaluation must say so."""
+    """Runs the network.
+
+    Args:
+      model: from `build_model`.
+      image: uint8 RGB [B, H, W, 3].
+      training: whether norms use and update batch statistics. No default, so that evaluation cannot forget it.
+    """
     return Outputs(**model(image, training=training))

@@ -1,4 +1,7 @@
-"""The three heads on the feature map [B, h, w, F]: classes, localization, order (paper, section 3.2, Fig. 3)."""
+"""The three heads on the feature map: classes, localization, order (paper, section 3.2, Fig. 3).
+
+Shapes: B batch, h w map cells, F feature channels, C classes, N positions.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,24 @@ import keras
 from textscanner.config import ModelConfig
 from textscanner.model.layers import conv, conv_norm, upsample
 
-CLASS_LOGITS = "class_logits"  # the layer whose outputs are the characters
+CLASS_LOGITS = "class_logits"  # name of the classifier layer, whose channels are the characters
 
 
 def class_logits(x: keras.KerasTensor, num_classes: int, model: ModelConfig) -> keras.KerasTensor:
-    """Zg [B, h, w, C]: conv 3x3, conv 1x1."""
+    """Class logits Zg [B, h, w, C] of features [B, h, w, F]: conv 3x3, conv 1x1."""
     return conv(conv_norm(x, model.head_channels, model, "class"), num_classes, CLASS_LOGITS, 1, bias=True)
 
 
 def localization_logit(x: keras.KerasTensor, model: ModelConfig) -> keras.KerasTensor:
-    """The logit of Q [B, h, w, 1]."""
+    """Logit of the localization map Q [B, h, w, 1] of features [B, h, w, F]."""
     return conv(conv_norm(x, model.head_channels, model, "localization"), 1, "localization_logit", 1, bias=True)
 
 
 def order_logits(x: keras.KerasTensor, model: ModelConfig) -> keras.KerasTensor:
-    """Zs [B, h, w, N+1]: three stride-2 levels, a GRU over the columns at the top, back up with two skips."""
+    """Order logits Zs [B, h, w, N+1] of features [B, h, w, F].
+
+    Three stride-2 levels, a GRU over the columns at the top, and upsampling with two skip connections (Fig. 3).
+    """
     levels = []
     y = x
     for i, channels in enumerate(model.order_channels):
@@ -38,7 +44,7 @@ def order_logits(x: keras.KerasTensor, model: ModelConfig) -> keras.KerasTensor:
 
 
 def _context(y: keras.KerasTensor, model: ModelConfig) -> keras.KerasTensor:
-    """Columns as a sequence through the GRU: [B, r, q, c] -> [B, q, r*c] -> GRU -> [B, r, q, c]."""
+    """Adds context along the word: [B, rows, columns, c] -> [B, columns, rows * c] -> GRU -> [B, rows, columns, c]."""
     if model.gru_units == 0:
         return y
     _, rows, columns, channels = y.shape

@@ -1,7 +1,9 @@
-"""The few layers that backbones and heads share.
+"""Layers that backbones and heads share.
 
-Group norm is our own twelve lines: Keras' layer reshapes through five dimensions and is slower on a CPU than the
+Group norm is implemented here because Keras' layer reshapes through five dimensions and takes longer on a CPU than the
 convolution before it.
+
+Shapes: B batch, h w map cells, c channels.
 """
 
 from __future__ import annotations
@@ -12,36 +14,35 @@ from keras import ops
 from textscanner.config import ModelConfig
 
 GROUP_CHANNELS = 8
-HEAD_CHANNELS = 32  # of an attention head
+HEAD_CHANNELS = 32  # channels of one attention head
 
 
 def normalization(model: ModelConfig, name: str) -> keras.layers.Layer:
-    """The config's normalisation layer. Batch norm is synchronised over replicas and workers."""
+    """The configured normalization layer. Batch norm is synchronized over replicas and workers."""
     if model.normalization == "batch":
         return keras.layers.BatchNormalization(momentum=0.97, epsilon=1e-5, synchronized=True, name=name)
     return ChannelGroupNorm(name=name)
 
 
-class ChannelGroupNorm(keras.layers.Layer):
-    """Group normalisation (Wu & He, 2018) of [B, h, w, c] over groups of GROUP_CHANNELS channels, in float32."""
+class ChannelGroupNorm(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
+    """Group normalization (Wu & He, 2018) of [B, h, w, c] over groups of GROUP_CHANNELS channels, in float32."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """One scale and one offset per channel."""
         channels = input_shape[-1]
         self.scale = self.add_weight(name="scale", shape=(channels,), initializer="ones")
         self.offset = self.add_weight(name="offset", shape=(channels,), initializer="zeros")
 
     def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        """Normalises [B, h, w, c]."""
         channels = x.shape[-1]
         groups = max(1, channels // GROUP_CHANNELS)
         grouped = (groups, channels // groups)
-        wide = ops.cast(x, "float32")
-        mean, square = (
-            ops.mean(ops.reshape(ops.mean(s, axis=(1, 2)), (-1, *grouped)), -1, keepdims=True)
-            for s in (wide, ops.square(wide))
+        values = ops.cast(x, "float32")
+        # Mean of each channel over the map first, then over the channels of a group: [B, groups, 1].
+        mean, mean_square = (
+            ops.mean(ops.reshape(ops.mean(v, axis=(1, 2)), (-1, *grouped)), -1, keepdims=True)
+            for v in (values, ops.square(values))
         )
-        gain = ops.rsqrt(ops.maximum(square - ops.square(mean), 0.0) + 1e-5)
+        gain = ops.rsqrt(ops.maximum(mean_square - ops.square(mean), 0.0) + 1e-5)
         gain = gain * ops.reshape(ops.cast(self.scale, "float32"), grouped)  # [B, groups, c / groups]
         shift = ops.reshape(ops.cast(self.offset, "float32"), grouped) - mean * gain
         gain, shift = (ops.cast(ops.reshape(v, (-1, 1, 1, channels)), x.dtype) for v in (gain, shift))
@@ -56,7 +57,7 @@ def conv(
     strides: tuple[int, int] = (1, 1),
     bias: bool = False,
 ) -> keras.KerasTensor:
-    """A `same` convolution, He-normal."""
+    """Convolution [B, h, w, c] -> [B, h / stride y, w / stride x, channels], `same` padding, He-normal weights."""
     return keras.layers.Conv2D(
         channels,
         size,
@@ -77,40 +78,38 @@ def conv_norm(
     strides: tuple[int, int] = (1, 1),
     activated: bool = True,
 ) -> keras.KerasTensor:
-    """Convolution, normalisation and, unless switched off, the activation."""
+    """Convolution, normalization and, if `activated`, the activation."""
     x = normalization(model, f"{name}_norm")(conv(x, channels, f"{name}_conv", size, strides))
     return activation(model, f"{name}_{model.activation}")(x) if activated else x
 
 
 def activation(model: ModelConfig, name: str) -> keras.layers.Layer:
-    """The layer that `model.activation` names."""
+    """The configured activation layer."""
     return keras.layers.Activation(model.activation, name=name)
 
 
 def upsample(x: keras.KerasTensor, factor: tuple[int, int], name: str) -> keras.KerasTensor:
-    """Bilinear enlargement by whole factors (rows, columns); factor (1, 1) is the identity."""
+    """Bilinear upsampling of [B, h, w, c] by whole factors (y, x); factor (1, 1) is the identity."""
     if factor == (1, 1):
         return x
     return keras.layers.UpSampling2D(factor, interpolation="bilinear", name=name)(x)
 
 
 @keras.saving.register_keras_serializable("textscanner")
-class CellPositions(keras.layers.Layer):
-    """Adds a learned vector per cell to [B, cells, c]."""
+class CellPositions(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
+    """Position embedding: adds a learned vector per cell, initially zero, to [B, cells, c]."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """One vector per cell, zero at first."""
         self.table = self.add_weight(name="table", shape=input_shape[1:], initializer="zeros")
 
     def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        """Adds them to [B, cells, c]."""
         return x + ops.cast(self.table, x.dtype)
 
 
 def attend(x: keras.KerasTensor, blocks: int, name: str) -> keras.KerasTensor:
-    """`blocks` transformer blocks (pre-norm; Xiong et al., 2020) over all cells of [B, h, w, c].
+    """Applies `blocks` transformer blocks (pre-norm; Xiong et al., 2020) over all cells of [B, h, w, c].
 
-    What each block adds starts at zero, so that a network that is given blocks begins as the one without them.
+    The output projections are initialized to zero, so a network to which blocks are added starts as the one without.
     """
     if not blocks:
         return x
@@ -123,14 +122,14 @@ def attend(x: keras.KerasTensor, blocks: int, name: str) -> keras.KerasTensor:
         cells = keras.layers.Add(name=f"{name}{i}_add")([cells, y])
         y = keras.layers.LayerNormalization(epsilon=1e-5, name=f"{name}{i}_mix_norm")(cells)
         y = keras.layers.Dense(2 * channels, name=f"{name}{i}_widen")(y)
-        y = ops.gelu(y, approximate=True)  # by tanh: ONNX has no erfc, and LiteRT no erf
+        y = ops.gelu(y, approximate=True)  # tanh approximation: ONNX has no erfc, and LiteRT no erf
         y = keras.layers.Dense(channels, kernel_initializer="zeros", name=f"{name}{i}_narrow")(y)
         cells = keras.layers.Add(name=f"{name}{i}_mix_add")([cells, y])
     return keras.layers.Reshape((rows, columns, channels), name=f"{name}_map")(cells)
 
 
 def _attention(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Multi-head self-attention of [B, cells, c] by plain matrix products, which every export format knows."""
+    """Multi-head self-attention over [B, cells, c] from plain matrix products, which every export format supports."""
     cells, channels = x.shape[1:]
     heads = channels // HEAD_CHANNELS
 
@@ -140,8 +139,8 @@ def _attention(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         return keras.layers.Permute((2, 1, 3), name=f"{name}_{part}_first")(y)
 
     query, key, value = split("query"), split("key"), split("value")
-    alike = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * HEAD_CHANNELS**-0.5
-    weights = keras.layers.Softmax(name=f"{name}_weights")(alike)
+    similarity = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * HEAD_CHANNELS**-0.5
+    weights = keras.layers.Softmax(name=f"{name}_weights")(similarity)
     y = keras.layers.Permute((2, 1, 3), name=f"{name}_last")(ops.matmul(weights, value))
     y = keras.layers.Reshape((cells, channels), name=f"{name}_joined")(y)
     return keras.layers.Dense(channels, kernel_initializer="zeros", name=f"{name}_out")(y)

@@ -18,17 +18,17 @@ ROWS = [
 
 
 def test_error_analysis_of_a_hand_made_set():
-    found = ErrorAnalysis.of(ROWS)
-    assert (found.counts.num_words, found.counts.num_skipped, found.num_labelled) == (6, 1, 7)
-    assert found.counts.word_accuracy == pytest.approx(3 / 6)
-    assert found.cased_accuracy == pytest.approx(2 / 6)
-    assert found.exact_accuracy == pytest.approx(1 / 7)
-    assert found.lengths() == [(2, 1, 0.0), (3, 3, pytest.approx(2 / 3)), (4, 1, 0.0), (5, 1, 1.0)]
-    assert found.confusions == {("a", "o"): 1, ("e", NOTHING): 1, (NOTHING, "w"): 1}
+    analysis = ErrorAnalysis.from_rows(ROWS)
+    assert (analysis.counts.num_words, analysis.counts.num_skipped, analysis.num_labelled) == (6, 1, 7)
+    assert analysis.counts.word_accuracy == pytest.approx(3 / 6)
+    assert analysis.cased_accuracy == pytest.approx(2 / 6)
+    assert analysis.exact_accuracy == pytest.approx(1 / 7)
+    assert analysis.lengths() == [(2, 1, 0.0), (3, 3, pytest.approx(2 / 3)), (4, 1, 0.0), (5, 1, 1.0)]
+    assert analysis.confusions == {("a", "o"): 1, ("e", NOTHING): 1, (NOTHING, "w"): 1}
 
 
 def test_error_analyses_of_parts_add_up():
-    whole, parts = ErrorAnalysis.of(ROWS), sum((ErrorAnalysis.of([row]) for row in ROWS), ErrorAnalysis())
+    whole, parts = ErrorAnalysis.from_rows(ROWS), sum((ErrorAnalysis.from_rows([row]) for row in ROWS), ErrorAnalysis())
     assert (parts.counts, parts.confusions, parts.by_length) == (whole.counts, whole.confusions, whole.by_length)
     assert parts.calibration_error == pytest.approx(whole.calibration_error)
     assert (parts.cased_accuracy, parts.exact_accuracy) == (whole.cased_accuracy, whole.exact_accuracy)
@@ -37,7 +37,7 @@ def test_error_analyses_of_parts_add_up():
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     sure = 1 - 0.5 / CONFIDENCE_BINS
     rows = [("a", "a" if i < 6 else "b", sure) for i in range(10)]
-    assert ErrorAnalysis.of(rows).calibration_error == pytest.approx(sure - 0.6)
+    assert ErrorAnalysis.from_rows(rows).calibration_error == pytest.approx(sure - 0.6)
     rng = np.random.default_rng(0)
     honest = [("a", "a" if rng.random() < p else "b", float(p)) for p in rng.random(4000)]
-    assert ErrorAnalysis.of(honest).calibration_error < 0.04
+    assert ErrorAnalysis.from_rows(honest).calibration_error < 0.04
