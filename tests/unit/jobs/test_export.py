@@ -25,7 +25,7 @@ def test_a_useless_calibration_fails_the_check(learnt, tmp_path, capsys):
     [
         (["--format", "onnx", "--int8", "--calibrate", "EMPTY"], "which holds no image"),
         (["--format", "onnx", "--calibrate", "EMPTY"], "--calibrate is for --int8"),
-        (["--format", "litert", "--fp16-weights"], "--fp16-weights is for format onnx only, not for litert"),
+        (["--format", "litert", "--fp16-weights"], "--fp16-weights and --int8 are for onnx"),
     ],
 )
 def test_impossible_combinations_are_refused(flags, message, learnt, tmp_path, capsys):
