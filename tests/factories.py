@@ -46,7 +46,7 @@ def batch_of(records: list[WordRecord], config: Config) -> dict[str, np.ndarray]
     """A replica's batch of these records, without augmentation."""
     model = config.model
     count = len(records)
-    batch = {
+    batch: dict[str, np.ndarray] = {
         "image": np.zeros((count, model.height_px, model.width_px, 3), np.uint8),
         "quads": np.zeros((count, model.max_label_length, 4, 2), np.float32),
         "ids": np.zeros((count, model.max_label_length), np.int32),

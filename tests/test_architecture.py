@@ -57,6 +57,7 @@ def imports_of(tree: ast.AST) -> list[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: imports are absolute"
             # `from cluster import session` imports cluster.session; `from cluster.x import y` imports cluster.x.
+            assert node.module
             whole_ring = node.module in FLOORS
             imports += [
                 (node.lineno, f"{node.module}.{alias.name}" if whole_ring else node.module) for alias in node.names

@@ -326,7 +326,8 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-compatible dict that `from_dict` reads."""
-        return _ADAPTER.dump_python(self, mode="json")
+        values: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return values
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Config:
@@ -375,7 +376,7 @@ def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if key in _REPLACED_KEYS:
         return f"{key} was renamed: use {_REPLACED_KEYS[key]}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message: str = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return message
     if problem["type"] == "unexpected_keyword_argument":

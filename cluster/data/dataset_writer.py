@@ -177,7 +177,7 @@ def _batch_parts(parts: Iterator[tuple[int, Any]]) -> Iterator[list[tuple[int, A
     batch: list[tuple[int, Any]] = []
     for part in parts:
         batch.append(part)
-        num_cpus: float = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
+        num_cpus: float = ray.cluster_resources().get("CPU", 1)
         if len(batch) >= max(MIN_PARTS_PER_EXECUTION, PARTS_PER_CPU * num_cpus):
             yield batch
             batch = []

@@ -22,7 +22,7 @@ RunExported = Callable[[np.ndarray], dict[str, np.ndarray]]
 """An opened model: uint8 images [B, H, W, 3] -> arrays by output name."""
 
 
-class ExportedFunction(tf.Module):  # type: ignore[misc]  # TensorFlow is untyped
+class ExportedFunction(tf.Module):
     """The traced function of a reader.
 
     Attributes:

@@ -60,7 +60,7 @@ def _calibration_reader(input_name: str, images: Sequence[np.ndarray]) -> Any:
     """ONNX Runtime's iterator over calibration batches. Its base class is only importable where it is used."""
     from onnxruntime.quantization import CalibrationDataReader
 
-    class ImageBatches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped
+    class ImageBatches(CalibrationDataReader):
         def __init__(self) -> None:
             self._batches: Iterator[dict[str, np.ndarray]] = (
                 {input_name: np.stack(images[start : start + CALIBRATION_BATCH])}

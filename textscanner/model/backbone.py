@@ -60,7 +60,7 @@ def _resnet50_levels(image: keras.KerasTensor, model: ModelConfig) -> tuple[Leve
 
 
 @keras.saving.register_keras_serializable("textscanner")
-class _ReverseChannels(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
+class _ReverseChannels(keras.layers.Layer):
     """RGB [B, H, W, 3] -> BGR."""
 
     def call(self, x: keras.KerasTensor) -> keras.KerasTensor:

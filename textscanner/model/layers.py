@@ -24,7 +24,7 @@ def normalization(model: ModelConfig, name: str) -> keras.layers.Layer:
     return ChannelGroupNorm(name=name)
 
 
-class ChannelGroupNorm(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
+class ChannelGroupNorm(keras.layers.Layer):
     """Group normalization (Wu & He, 2018) of [B, h, w, c] over groups of GROUP_CHANNELS channels, in float32."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -96,7 +96,7 @@ def upsample(x: keras.KerasTensor, factor: tuple[int, int], name: str) -> keras.
 
 
 @keras.saving.register_keras_serializable("textscanner")
-class CellPositions(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
+class CellPositions(keras.layers.Layer):
     """Position embedding: adds a learned vector per cell, initially zero, to [B, cells, c]."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

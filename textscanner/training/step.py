@@ -69,7 +69,7 @@ def batch_signature(config: Config, replica_batch_size: int) -> dict[str, tf.Ten
     }
 
 
-class PreReducedAdamW(keras.optimizers.AdamW):  # type: ignore[misc]  # Keras is untyped
+class PreReducedAdamW(keras.optimizers.AdamW):
     """AdamW for gradients that are already summed over the replicas."""
 
     def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:

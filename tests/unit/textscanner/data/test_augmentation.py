@@ -48,7 +48,7 @@ def test_quads_follow_the_pixels(size):
     kinds = set()
     for seed in range(80):
         draws = augmentation._Draws(np.random.default_rng(seed))
-        geometry = augmentation._random_geometry(*size, MODEL, draws, strength=1.5)
+        geometry = augmentation._random_geometry(size[0], size[1], MODEL, draws, strength=1.5)
         kinds.add((geometry.curve is not None, bool(geometry.matrix[2, :2].any())))
         warped = geometry.warp_image(image)
         moved = geometry.warp_points(quads)
