@@ -221,7 +221,7 @@ def test_read_help_loads_no_numeric_package():
             "--workers (train.workers) is 0: x; --train (data.train) is empty",
         ),
         (train_parser, "name is '.x': no leading dot", "--name is '.x': no leading dot"),
-        (export_parser, "form is 'x': one of onnx", "--format (form) is 'x': one of onnx"),
+        (export_parser, "format is 'x': one of onnx", "--format is 'x': one of onnx"),
         (render_parser, "difficulty is 'x': easy or real", "--difficulty is 'x': easy or real"),
     ],
 )
