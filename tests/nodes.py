@@ -1,6 +1,7 @@
 """Nodes of a Ray cluster as `ray start` makes them, on loopback."""
 
 import contextlib
+import itertools
 import pathlib
 import subprocess
 import sys
@@ -13,20 +14,19 @@ RAY = str(pathlib.Path(sys.executable).with_name("ray"))
 
 
 def free_ports(start: int, count: int) -> list[int]:
-    """Ports from `start` on that nobody listens at."""
-    found = [port for port in range(start, start + 500) if is_free_port(port)]
-    return found[:count]
+    """The first `count` ports from `start` on that nothing listens at."""
+    return list(itertools.islice(filter(is_free_port, range(start, start + 500)), count))
 
 
 @contextlib.contextmanager
 def node(environment, *arguments):
-    """`ray start --block` with these arguments, until the block ends."""
+    """Runs `ray start --block` with these arguments for the block."""
     command = [RAY, "start", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1", *arguments]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         for line in process.stdout:
-            if "--block" in line:  # says that it now waits: everything is up
+            if "--block" in line:  # printed when the node is up
                 break
         try:
             yield

@@ -77,8 +77,8 @@ def train_worker(settings: WorkerSettings) -> None:
         start_step=meta.step,
         num_steps=config.train.num_steps - meta.step,
     )
-    tf_input = DistributedBatches(spec, batches, strategy)
-    for event in training_loop(make_train_step(state), tf_input, meta.step, config.train):
+    distributed_batches = DistributedBatches(spec, batches, strategy)
+    for event in training_loop(make_train_step(state), distributed_batches, meta.step, config.train):
         worker.handle(event)
     worker.close()
 

@@ -1,4 +1,4 @@
-"""A preflight finds what is wrong with a cluster, each fault planted for real, and nothing on a sound one."""
+"""A preflight reports every fault of a cluster, each one real, and none on a healthy cluster."""
 
 import contextlib
 import io
@@ -31,46 +31,46 @@ from textscanner.presets import preset
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
-def test_a_sound_cluster_is_green_and_nothing_is_left_in_storage(ray_session, bucket, capsys):
+def test_a_healthy_cluster_passes_and_nothing_is_left_in_storage(ray_session, bucket, capsys):
     assert preflight_job(["--storage", bucket, "--workers", "2", "--deadline-s", "300", "--json"]) == 0
-    found = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
-    assert {name for name, check in found.items() if check["ok"] is None} == {"gpus", "data sets"}
-    assert all(check["remedy"] == "" for check in found.values())
-    assert "2 steps, checkpoint step_" in found["training"]["finding"]
-    assert re.search(r"2 workers, 64 MiB in \d+ ms = \d+ MB/s", found["collective"]["finding"])
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert {name for name, check in checks.items() if check["ok"] is None} == {"gpus", "data sets"}
+    assert all(check["remedy"] == "" for check in checks.values())
+    assert "2 steps, checkpoint step_" in checks["training"]["finding"]
+    assert re.search(r"2 workers, 64 MiB in \d+ ms = \d+ MB/s", checks["collective"]["finding"])
     assert list(open_uri(bucket).walk()) == []
 
 
-def test_storage_that_may_only_be_read_and_storage_out_of_reach_are_red(ray_session, bucket):
-    """Each node has its own way to storage: here, three environments."""
+def test_read_only_and_unreachable_storage_fail_the_check(ray_session, bucket):
+    """Each probe has its own environment: full access, read only, another endpoint."""
     root = bucket.removeprefix("s3://").partition("/")[0]
-    read = {"Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject"], "Resource": [f"arn:aws:s3:::{root}/*"]}
+    policy = {"Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject"], "Resource": [f"arn:aws:s3:::{root}/*"]}
     s3_client().put_bucket_policy(
         Bucket=root,
-        Policy=json.dumps({"Version": "2012-10-17", "Statement": [read]}),
+        Policy=json.dumps({"Version": "2012-10-17", "Statement": [policy]}),
     )
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        closed_endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
         probes = {
-            "sound": _probe(),
+            "healthy": _probe(),
             "reader": _probe(TEXTSCANNER_S3_ANONYMOUS="1"),
-            "lost": _probe(AWS_ENDPOINT_URL_S3=nowhere, TEXTSCANNER_S3_DEADLINE_S="2"),
+            "cut_off": _probe(AWS_ENDPOINT_URL_S3=closed_endpoint, TEXTSCANNER_S3_DEADLINE_S="2"),
         }
         check = try_storage(probes, bucket)
     s3_client().delete_bucket_policy(Bucket=root)
     assert not check.ok and "permissions" in check.remedy
-    reader, lost = check.finding.split("; lost: ")
+    reader, cut_off = check.finding.split("; cut_off: ")
     assert reader.startswith("reader: ") and "access denied" in reader
-    assert f"request to {nowhere} failed" in lost and "sound" not in check.finding
+    assert f"request to {closed_endpoint} failed" in cut_off and "healthy" not in check.finding
 
 
-def test_a_folder_that_each_node_has_for_itself_is_red(ray_session, tmp_path):
-    """One path, two places: each process's own working directory."""
+def test_a_folder_that_nodes_do_not_share_fails_the_check(ray_session, tmp_path):
+    """The same path is another folder in each process: its working directory."""
     probes = {name: _probe() for name in ("first", "second")}
     for name, probe in probes.items():
         (tmp_path / name).mkdir()
-        ray.get(probe.__ray_call__.remote(lambda _, there: os.chdir(there), str(tmp_path / name)))
+        ray.get(probe.__ray_call__.remote(lambda _, folder: os.chdir(folder), str(tmp_path / name)))
     check = try_storage(probes, "/proc/self/cwd/runs")
     assert not check.ok and "the same place for all nodes" in check.remedy
     assert check.finding.count("reading what another node wrote") == 2
@@ -81,8 +81,8 @@ def _probe(**environment):
     return ray.remote(Probe).options(num_cpus=0, runtime_env={"env_vars": environment}).remote()
 
 
-def test_a_blocked_port_is_red_and_named(ray_session):
-    """A listener whose queue is full: the system drops what comes, as a firewall does."""
+def test_a_blocked_port_is_reported_with_both_ends(ray_session):
+    """A listener whose queue is full: the system drops connections, as a firewall does."""
     survey = survey_nodes()
     with contextlib.ExitStack() as stack:
         full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
@@ -99,20 +99,20 @@ def test_a_blocked_port_is_red_and_named(ray_session):
     assert re.search(r"open all TCP ports between the nodes, at least \d+-\d+", check.remedy)
 
 
-def test_a_worker_that_never_joins_the_collective_is_named(ray_session):
-    config = override(RunSpec(preset("tiny")), ["train.workers=2"])
-    place, survey = reserve(config), survey_nodes()
-    members = start_workers(config.runtime.train, place, 300)
-    assert not members.addresses.errors
-    stopped = ray.get(members.actors[1].__ray_call__.remote(lambda _: os.getpid()))
+def test_a_worker_that_does_not_join_the_collective_is_named(ray_session):
+    spec = override(RunSpec(preset("tiny")), ["train.workers=2"])
+    placement_group, survey = reserve(spec), survey_nodes()
+    workers = start_workers(spec.runtime.train, placement_group, 300)
+    assert not workers.addresses.errors
+    stopped = ray.get(workers.actors[1].__ray_call__.remote(lambda _: os.getpid()))
     os.kill(stopped, signal.SIGSTOP)
     try:
-        check = check_allreduce(members, survey.probes, 10, survey.port_ranges)
+        check = check_allreduce(workers, survey.probes, 10, survey.port_ranges)
     finally:
         os.kill(stopped, signal.SIGKILL)
-        members.close()
-        ray.util.remove_placement_group(place)
-    host, port = members.addresses.values["rank 1"]
+        workers.close()
+        ray.util.remove_placement_group(placement_group)
+    host, port = workers.addresses.values["rank 1"]
     (label,) = survey.probes
     assert not check.ok and "open all TCP ports" in check.remedy
     assert check.finding == (
@@ -121,7 +121,7 @@ def test_a_worker_that_never_joins_the_collective_is_named(ray_session):
     )
 
 
-def test_a_mistake_in_the_command_is_a_sentence(tmp_path, capsys):
+def test_an_invalid_command_is_refused_with_a_message(tmp_path, capsys):
     assert preflight_job(["huge", "--storage", str(tmp_path)]) == 2
     assert "there are paper, small, tiny" in capsys.readouterr().err
     assert preflight_job(["tiny", "--storage", str(tmp_path), "--workers", "3"]) == 2
@@ -130,8 +130,8 @@ def test_a_mistake_in_the_command_is_a_sentence(tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def bad_node(ray_session, tmp_path_factory):
-    """A second node, to the end of this file: another Keras by its metadata, a clock a minute ahead in every Python
-    process, few open files, its object store on a disk, and a GPU that is not there."""
+    """A second node until the end of this file, with faults: another Keras version by its metadata, a clock a minute
+    ahead in every Python process, few open files, its object store on a disk, a GPU that does not exist."""
     folder = tmp_path_factory.mktemp("bad")
     (folder / "keras-0.0.1.dist-info").mkdir()
     (folder / "keras-0.0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: keras\nVersion: 0.0.1\n")
@@ -150,13 +150,13 @@ def bad_node(ray_session, tmp_path_factory):
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        said = []
+        output = []
         for line in process.stdout:
-            said.append(line)
-            if "--block" in line:  # it now waits: everything is up
+            output.append(line)
+            if "--block" in line:  # printed when the node is up
                 break
         else:
-            raise AssertionError("".join(said))
+            raise AssertionError("".join(output))
         yield
         children = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
@@ -166,20 +166,20 @@ def bad_node(ray_session, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def findings(bad_node, object_store, words):
-    """What the command says of a cluster with that node, two damaged data sets, and more workers than fit."""
+    """Results, by check, on a cluster with that node, two damaged data sets, and more workers than fit."""
     root = f"{object_store.uri}/preflight"
-    sets = {name: write_dataset(f"{root}/{name}", words[:8]) for name in ("sound", "cut", "flipped")}
+    sets = {name: write_dataset(f"{root}/{name}", words[:8]) for name in ("intact", "cut", "flipped")}
     manifest = open_uri(sets["cut"]).join(DATASET_MANIFEST_NAME)
     manifest.write_bytes(manifest.read_bytes()[:-50])
     shard = read_manifest(sets["flipped"]).shards[0]
-    place = open_uri(sets["flipped"]).join(shard.name)
-    data = bytearray(place.read_bytes())
+    location = open_uri(sets["flipped"]).join(shard.name)
+    data = bytearray(location.read_bytes())
     data[shard.row_groups[0].start + 50] ^= 1
-    place.write_bytes(bytes(data))
-    wanted = ["--workers", "2", "--gpus-per-worker", "1", "--cpus-per-worker", "50", "--wait-s", "1"]
+    location.write_bytes(bytes(data))
+    workers = ["--workers", "2", "--gpus-per-worker", "1", "--cpus-per-worker", "50", "--wait-s", "1"]
     with contextlib.redirect_stdout(io.StringIO()) as out:
         code = preflight_job(
-            ["--storage", f"{root}/runs", "--train", *sets.values(), *wanted, "--deadline-s", "300", "--json"]
+            ["--storage", f"{root}/runs", "--train", *sets.values(), *workers, "--deadline-s", "300", "--json"]
         )
     assert code == 1
     return {check["name"]: check for check in json.loads(out.getvalue())}
@@ -213,13 +213,13 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("name", "told"), FAULTS.values(), ids=FAULTS)
-def test_a_planted_fault_is_red_and_says_what_to_do(findings, name, told):
+@pytest.mark.parametrize(("name", "finding"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_reported_with_a_remedy(findings, name, finding):
     assert findings[name]["ok"] is False and findings[name]["remedy"]
-    assert re.search(told, findings[name]["finding"]), findings[name]["finding"]
+    assert re.search(finding, findings[name]["finding"]), findings[name]["finding"]
 
 
-def test_what_is_sound_beside_the_faults_stays_green_and_nothing_long_is_tried(findings):
+def test_checks_without_a_fault_pass_and_slow_checks_are_skipped(findings):
     assert {name for name, check in findings.items() if check["ok"]} == {"disk", "storage", "ports"}
-    assert "/sound on" not in findings["data sets"]["finding"]
+    assert "/intact on" not in findings["data sets"]["finding"]
     assert findings["collective"]["ok"] is None and findings["training"]["ok"] is None

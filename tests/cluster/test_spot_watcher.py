@@ -1,4 +1,4 @@
-"""A notice at a metadata server, and a raylet that leaves its cluster because of it: both real, on loopback."""
+"""A notice from a metadata server drains a node: a real server and real raylets on loopback."""
 
 import datetime
 import http.server
@@ -20,10 +20,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 class Metadata(http.server.ThreadingHTTPServer):
-    """Both clouds' metadata services: asked `quiet` times it has no notice, then it has one. `asked` counts."""
+    """Both clouds' metadata services: the first `num_quiet` requests get no notice. `num_requests` counts."""
 
-    quiet = 2
-    asked = 0
+    num_quiet = 2
+    num_requests = 0
     token = "the session's token"
 
     @property
@@ -43,15 +43,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if self.headers["X-aws-ec2-metadata-token"] != self.server.token:
                 return self._answer(401, "")
             end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=120)
-            told = json.dumps({"action": "terminate", "time": end.strftime("%Y-%m-%dT%H:%M:%SZ")})
-            return self._answer(200, told) if self._has_notice() else self._answer(404, "")
+            action = json.dumps({"action": "terminate", "time": end.strftime("%Y-%m-%dT%H:%M:%SZ")})
+            return self._answer(200, action) if self._has_notice() else self._answer(404, "")
         if self.path == "/computeMetadata/v1/instance/preempted" and self.headers["Metadata-Flavor"] == "Google":
             return self._answer(200, "TRUE" if self._has_notice() else "FALSE")
         return self._answer(404, "")
 
     def _has_notice(self) -> bool:
-        self.server.asked += 1
-        return self.server.asked > self.server.quiet
+        self.server.num_requests += 1
+        return self.server.num_requests > self.server.num_quiet
 
     def _answer(self, status: int, body: str) -> None:
         self.send_response(status)
@@ -81,55 +81,55 @@ def cluster():
 
 
 def test_notices_drain_nodes_as_preempted(cluster, metadata):
-    given = ["--metadata-url", metadata.url, "--poll-s", "0.01", "--address", cluster.address]
+    options = ["--metadata-url", metadata.url, "--poll-s", "0.01", "--address", cluster.address]
     (worker,) = cluster.worker_nodes
-    assert watch_job(["aws", *given, "--node-id", worker.node_id]) == 0
-    assert metadata.asked == metadata.quiet + 1
+    assert watch_job(["aws", *options, "--node-id", worker.node_id]) == 0
+    assert metadata.num_requests == metadata.num_quiet + 1
     assert exit_code(worker) == 0
     known = {key.hex(): info for key, info in GcsClient(address=cluster.address).get_all_node_info().items()}
     # This reason is what Ray Train takes for a preemption; any other counts as a failure.
     assert "AUTOSCALER_DRAIN_PREEMPTED" in str(known[worker.node_id].death_info)
     assert [key for key, info in known.items() if info.state == 0] == [cluster.head_node.node_id]
 
-    # In a process of its own, as on a real node, it finds out by itself which node it is on: the head is left.
-    command = [sys.executable, "-m", "jobs.watch_spot", "gcp", *given]
+    # As a process of its own, without --node-id, the watcher finds out its node: the head is the only one left.
+    command = [sys.executable, "-m", "jobs.watch_spot", "gcp", *options]
     subprocess.run(command, check=True, cwd=ROOT, timeout=100)
     assert exit_code(cluster.head_node) == 0
 
 
 def exit_code(node) -> int:
-    """Of its raylet, which ends when it has drained."""
+    """Of the node's raylet, which ends when it is drained."""
     (raylet,) = node.all_processes["raylet"]
     return raylet.process.wait(timeout=60)
 
 
-def test_the_notice_says_how_long_there_is(metadata):
-    metadata.quiet = 0
+def test_a_notice_has_the_remaining_time(metadata):
+    metadata.num_quiet = 0
     assert 100 < aws_notice(metadata.url).remaining_s <= 120
     assert gcp_notice(metadata.url).remaining_s == 30
 
 
-def test_a_proxy_of_the_environment_is_not_asked(metadata, monkeypatch):
+def test_a_proxy_of_the_environment_is_not_used(metadata, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
     assert gcp_notice(metadata.url) is None
-    assert metadata.asked == 1
+    assert metadata.num_requests == 1
 
 
-def test_watching_goes_on_where_nobody_answers():
-    """First the metadata service does not, then the cluster; the third turn succeeds."""
+def test_watching_continues_after_the_metadata_service_or_the_cluster_did_not_answer():
+    """First the metadata service does not answer, then the cluster; the third attempt succeeds."""
     notice = Notice("gone", 9.0)
-    asked, drained = [], []
+    polls, drained = [], []
 
-    def ask():
-        asked.append(None)
-        return aws_notice("http://127.0.0.1:9") if len(asked) == 1 else notice
+    def poll():
+        polls.append(None)
+        return aws_notice("http://127.0.0.1:9") if len(polls) == 1 else notice
 
-    def handle(given):
-        drained.append(given)
+    def handle(received):
+        drained.append(received)
         if len(drained) == 1:
             raise ConnectionError("the cluster does not answer")
 
-    assert watch(ask, handle, poll_s=0.01) == notice
-    assert (len(asked), drained) == (3, [notice, notice])
+    assert watch(poll, handle, poll_s=0.01) == notice
+    assert (len(polls), drained) == (3, [notice, notice])

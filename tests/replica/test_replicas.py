@@ -1,4 +1,4 @@
-"""N workers compute what one device computes: real processes, a real MultiWorkerMirroredStrategy."""
+"""N workers compute the same as one device: real processes under MultiWorkerMirroredStrategy."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def free_ports(count):
 
 
 def run(world, folder):
-    """Trains with `world` processes; returns what each wrote."""
+    """Trains with `world` processes; returns the arrays that each wrote."""
     workers = [f"127.0.0.1:{port}" for port in free_ports(world)]
     processes, outs = [], []
     for rank in range(world):
@@ -49,7 +49,9 @@ def test_two_workers_with_half_the_batch_give_the_losses_of_one(runs):
     for name in (name for name in alone if name.startswith("metrics/")):
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
     np.testing.assert_allclose(first["metrics/loss"], alone["metrics/loss"], rtol=1e-4)
-    assert (alone["metrics/gradient_norm"] > 1.0).any(), "the clip must bite for this test to mean anything"
+    assert (alone["metrics/gradient_norm"] > 1.0).any(), (
+        "gradients must be clipped in some steps, or clipping is not tested"
+    )
 
 
 def test_both_workers_hold_identical_weights_and_statistics(runs):

@@ -72,3 +72,16 @@ def test_every_rank_reports_and_only_rank_zero_saves(monkeypatch, rank):
     assert (report.call_args.kwargs["checkpoint"] is not None) == (rank == 0)
     assert (report.call_args.kwargs["checkpoint_upload_fn"] is not None) == (rank == 0)
     assert (process._outputs is not None) == (rank == 0)
+
+
+def test_a_finished_run_that_is_started_again_takes_no_step_and_saves_nothing(monkeypatch):
+    stubs = mock.Mock()
+    context = types.SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 2, get_local_world_size=lambda: 2)
+    monkeypatch.setattr(worker.ray.train, "get_context", lambda: context)
+    names = ("make_strategy", "create_state", "_restore", "make_training_sampler", "worker_batches", "_Worker")
+    for name in (*names, "DistributedBatches", "make_train_step"):
+        monkeypatch.setattr(worker, name, getattr(stubs, name))
+    stubs._restore.return_value = CheckpointMeta(SPEC.config.train.num_steps, 0.5, {})
+    train_worker(WorkerSettings(SPEC.to_dict(), "runs/x", None))  # the training loop is the real one
+    assert stubs.make_train_step.return_value.called is False
+    assert [call[0] for call in stubs._Worker.return_value.method_calls] == ["close"]

@@ -1,0 +1,71 @@
+"""Starting a run: its description, its folder, its resources, the message of a failure."""
+
+import types
+
+import pytest
+
+from cluster.config import RunSpec, override
+from cluster.storage.run_layout import RunLayout
+from cluster.train import launch
+from cluster.train.launch import (
+    _claim_folder,
+    _failure_message,
+    check_init,
+    cpu_shortage,
+    describe,
+    local_cluster_cpus,
+    with_absolute_uris,
+)
+from tests.factories import write_dataset
+from textscanner.errors import UserError
+from textscanner.presets import preset
+
+SPEC = RunSpec(preset("tiny"))
+
+
+def test_the_failure_message_is_the_last_line_of_each_failed_worker():
+    error = types.SimpleNamespace(worker_failures={1: "Traceback ...\n\nUserError: shard 3 is damaged", 0: "lost"})
+    assert _failure_message(error) == "rank 0: lost; rank 1: UserError: shard 3 is damaged"
+    assert _failure_message(RuntimeError("first\nlast line\n")) == "last line"
+
+
+def test_a_run_is_described_by_its_data_batch_steps_and_model(words, tmp_path):
+    data = write_dataset(str(tmp_path / "words"), words[:16])
+    spec = override(SPEC, [f'data.train=["{data}"]', "train.workers=2", "train.num_steps=4"])
+    lines = describe(spec)
+    assert lines[0] == f"train   {data}: 16 words, 16 with boxes"
+    assert lines[1] == "batch   2 workers x 1 replicas (CPU) x 4 images = 8 a step, from 4 streams"
+    assert lines[2] == "steps   4 = 32 images = 2.00 epochs"
+    with pytest.raises(UserError, match=r"data\.train is empty"):
+        describe(SPEC)
+
+
+def test_a_folder_is_resumed_with_the_same_config_and_refused_with_another(tmp_path):
+    layout = RunLayout(str(tmp_path), "x")
+    _claim_folder(layout, SPEC.config)
+    _claim_folder(layout, SPEC.config)
+    with pytest.raises(UserError, match=r"another config.*\n  train\.seed: 0 -> 1"):
+        _claim_folder(layout, override(SPEC, ["train.seed=1"]).config)
+
+
+def test_initial_weights_must_exist(tmp_path):
+    check_init("")
+    check_init("small")
+    with pytest.raises(UserError, match="there is no checkpoint; bundled weights: small"):
+        check_init(str(tmp_path / "nothing"))
+
+
+def test_paths_become_absolute_and_bundled_weights_stay_names(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config = with_absolute_uris(override(SPEC, ['data.train=["words"]', "train.init=small"])).config
+    assert config.data.train == (f"{tmp_path}/words",) and config.train.init == "small"
+    assert with_absolute_uris(override(SPEC, ["train.init=mine"])).config.train.init == f"{tmp_path}/mine"
+
+
+def test_the_cluster_needs_cpus_for_the_workers_and_one_reading_task(monkeypatch):
+    spec = override(SPEC, ["train.workers=4", "train.cpus_per_worker=2", "data.cpus_per_read_task=1"])
+    assert local_cluster_cpus(spec) >= 4 * 2 + 2
+    monkeypatch.setattr(launch, "cluster_limits", lambda: {"CPU": 9.0})
+    assert cpu_shortage(spec) == ""
+    monkeypatch.setattr(launch, "cluster_limits", lambda: {"CPU": 8.5})
+    assert "is 8, which leaves no data.cpus_per_read_task (1) of the cluster's 8.5 CPUs" in cpu_shortage(spec)
