@@ -1,4 +1,4 @@
-"""Fixtures that several tiers share."""
+"""Fixtures that several tiers share: rendered words, an object store, a Ray session, a trained network."""
 
 import dataclasses
 import uuid
@@ -50,8 +50,16 @@ def ray_session(object_store):
 
 
 @dataclasses.dataclass(frozen=True)
-class Learnt:
-    """A tiny network that has learnt its words by heart."""
+class OverfittedNetwork:
+    """A tiny network that reads all of its training words.
+
+    Attributes:
+      words: the training words.
+      checkpoint: its folder.
+      losses: of each training step.
+      traces: how often the training step was traced.
+      readings: of the training words, in order.
+    """
 
     words: list[WordRecord]
     checkpoint: str
@@ -61,8 +69,8 @@ class Learnt:
 
 
 @pytest.fixture(scope="session")
-def learnt(words, tmp_path_factory) -> Learnt:
-    """Trained on 32 words until it reads all of them, or 600 steps have not been enough."""
+def overfitted(words, tmp_path_factory) -> OverfittedNetwork:
+    """Trained on 32 words until it reads all of them, for at most 600 steps."""
     import tensorflow as tf
 
     from textscanner import checkpoint
@@ -74,17 +82,17 @@ def learnt(words, tmp_path_factory) -> Learnt:
 
     settings = ["train.global_batch_size=32", "train.num_steps=600", "optimizer.final_lr_fraction=1"]
     config = override(preset("tiny"), [*settings, "optimizer.warmup_steps=20", "optimizer.learning_rate=0.01"])
-    known = words[:32]
-    images = [decode(record.image, record.source) for record in known]
+    training_words = words[:32]
+    images = [decode(record.image, record.source) for record in training_words]
     state = create_state(config, tf.distribute.get_strategy())
     reader = Reader(config, state.ema_model)
     step = make_train_step(state)
-    batch = {name: tf.constant(value) for name, value in batch_of(known, config).items()}
+    batch = {name: tf.constant(value) for name, value in batch_of(training_words, config).items()}
     losses: list[float] = []
     readings: list = []
-    while len(losses) < 600 and [r.text for r in readings] != [record.text.lower() for record in known]:
+    while len(losses) < 600 and [r.text for r in readings] != [record.text.lower() for record in training_words]:
         losses += [float(step(batch).loss) for _ in range(25)]
         readings = reader.read(images)
-    folder = tmp_path_factory.mktemp("learnt")
+    folder = tmp_path_factory.mktemp("overfitted")
     checkpoint.save(folder, state, checkpoint.CheckpointMeta(state.step, reader.threshold, {BEST_METRIC: 1.0}))
-    return Learnt(known, str(folder), losses, step.experimental_get_tracing_count(), readings)
+    return OverfittedNetwork(training_words, str(folder), losses, step.experimental_get_tracing_count(), readings)

@@ -2,7 +2,7 @@
 
 `paper` follows the paper, `small` is for training on CPUs and for small devices, `tiny` is for tests.
 
-Example:
+Examples:
   >>> import dataclasses
   >>> from textscanner.presets import preset
   >>> config = preset("small")

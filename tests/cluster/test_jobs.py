@@ -98,13 +98,13 @@ def test_rendered_words_do_not_depend_on_the_number_of_processes(ray_session, tm
         np.testing.assert_array_equal(rows[number].quads, alone.quads)
 
 
-def test_evaluation_gives_the_same_scores_in_process_and_on_ray(ray_session, learnt, words, tmp_path, capsys):
-    # 32 words that the network has learnt and 32 that it has not.
+def test_evaluation_gives_the_same_scores_in_process_and_on_ray(ray_session, overfitted, words, tmp_path, capsys):
+    # 32 words that the network has overfitted and 32 that it has not.
     data = write_dataset(str(tmp_path / "set"), words)
     figures = []
     for workers in ("0", "2"):
         out = tmp_path / f"figures_{workers}.json"
-        assert evaluate_job([learnt.checkpoint, f"mine={data}", "--json", str(out), "--workers", workers]) == 0
+        assert evaluate_job([overfitted.checkpoint, f"mine={data}", "--json", str(out), "--workers", workers]) == 0
         figures.append(json.loads(out.read_text())["datasets"]["mine"])
         assert figures[-1].pop("words_per_second") > 0
     assert figures[0] == figures[1]
@@ -114,31 +114,40 @@ def test_evaluation_gives_the_same_scores_in_process_and_on_ray(ray_session, lea
     assert "mine" in capsys.readouterr().out
 
 
-def test_evaluation_of_a_labelled_folder_counts_broken_images_as_misread(learnt, folder, tmp_path):
+def test_evaluation_of_a_labelled_folder_counts_broken_images_as_misread(overfitted, folder, tmp_path):
     out = tmp_path / "figures.json"
-    assert evaluate_job([learnt.checkpoint, str(folder), "--json", str(out)]) == 0
+    assert evaluate_job([overfitted.checkpoint, str(folder), "--json", str(out)]) == 0
     figures = json.loads(out.read_text())["datasets"][str(folder)]
     # 12 known words, a broken image, a missing one and a wrong label. The empty label is skipped.
     assert (figures["num_words"], figures["num_broken"], figures["num_skipped"]) == (15, 2, 1)
     assert figures["word_accuracy"] == pytest.approx(12 / 15)
 
 
-def test_evaluation_names_the_checkpoint_data_set_or_shard_that_is_wrong(ray_session, learnt, words, tmp_path, capsys):
+def test_evaluation_names_the_checkpoint_data_set_or_shard_that_is_wrong(
+    ray_session, overfitted, words, tmp_path, capsys
+):
     data = write_dataset(str(tmp_path / "set"), words)
     assert evaluate_job([str(tmp_path), data]) == 2
     assert "holds no complete checkpoint" in capsys.readouterr().err
-    assert evaluate_job([learnt.checkpoint, str(tmp_path / "none")]) == 2
+    assert evaluate_job([overfitted.checkpoint, str(tmp_path / "none")]) == 2
     assert "does not exist" in capsys.readouterr().err
     (tmp_path / "set" / "shard-00001.parquet").write_bytes(b"PAR1 no shard PAR1")
     for workers in ("0", "2"):
-        assert evaluate_job([learnt.checkpoint, data, "--workers", workers]) == 2
+        assert evaluate_job([overfitted.checkpoint, data, "--workers", workers]) == 2
         assert "shard-00001.parquet" in capsys.readouterr().err
 
 
-def test_read_prints_texts_and_positions_and_draws_overlays(learnt, folder, tmp_path, capsys):
+def test_read_prints_texts_and_positions_and_draws_overlays(overfitted, folder, tmp_path, capsys):
     assert (
         read_job(
-            [str(folder / "images"), "--checkpoint", learnt.checkpoint, "--json", "--overlay", str(tmp_path / "drawn")]
+            [
+                str(folder / "images"),
+                "--checkpoint",
+                overfitted.checkpoint,
+                "--json",
+                "--overlay",
+                str(tmp_path / "drawn"),
+            ]
         )
         == 1
     )
@@ -146,7 +155,7 @@ def test_read_prints_texts_and_positions_and_draws_overlays(learnt, folder, tmp_
     assert "broken.jpg" in output.err
     rows = {row["file"].rsplit("/", 1)[1]: row for row in map(json.loads, output.out.splitlines())}
     assert {name: row["text"] for name, row in rows.items()} == {
-        f"{i}.jpg": record.text.lower() for i, record in enumerate(learnt.words[:12])
+        f"{i}.jpg": record.text.lower() for i, record in enumerate(overfitted.words[:12])
     }
     row = rows["3.jpg"]
     assert len(row["characters"]) == len(row["text"]) and 0 < row["confidence"] <= 1
@@ -154,17 +163,17 @@ def test_read_prints_texts_and_positions_and_draws_overlays(learnt, folder, tmp_
     assert positions == sorted(positions)
     drawn = cv2.imread(str(tmp_path / "drawn" / "3.png"))
     assert drawn is not None and drawn.shape[0] > 240
-    assert read_job([str(folder / "images" / "3.jpg"), "--checkpoint", learnt.checkpoint]) == 0
+    assert read_job([str(folder / "images" / "3.jpg"), "--checkpoint", overfitted.checkpoint]) == 0
     assert f"\t{row['text']}\t" in capsys.readouterr().out
-    assert read_job([str(tmp_path / "none.jpg"), "--checkpoint", learnt.checkpoint]) == 2
+    assert read_job([str(tmp_path / "none.jpg"), "--checkpoint", overfitted.checkpoint]) == 2
     assert "does not exist" in capsys.readouterr().err
 
 
-def test_label_adds_quads_where_the_reading_equals_the_label(ray_session, learnt, words, tmp_path, capsys):
+def test_label_adds_quads_where_the_reading_equals_the_label(ray_session, overfitted, words, tmp_path, capsys):
     bare = [dataclasses.replace(record, quads=None) for record in words[:32]]
     wrong = [dataclasses.replace(record, text="zz", quads=None) for record in words[:8]]
     source = write_dataset(str(tmp_path / "bare"), [*bare, *wrong, *words[32:36]])
-    arguments = [learnt.checkpoint, source, "--out", str(tmp_path / "out"), "--min-confidence", "0.2"]
+    arguments = [overfitted.checkpoint, source, "--out", str(tmp_path / "out"), "--min-confidence", "0.2"]
     assert label_job(arguments) == 0
     output = capsys.readouterr().out
     rows = list(read_records(str(tmp_path / "out")))
@@ -184,23 +193,27 @@ def test_label_adds_quads_where_the_reading_equals_the_label(ray_session, learnt
     assert "--min-confidence is 2.0" in capsys.readouterr().err
 
 
-def test_evaluation_analyses_errors_and_draws_mistakes(learnt, words, tmp_path, capsys):
+def test_evaluation_analyses_errors_and_draws_mistakes(overfitted, words, tmp_path, capsys):
     data = write_dataset(str(tmp_path / "set"), words)
     lexicon = tmp_path / "lexicon.txt"
     lexicon.write_text(words[0].text)
     plain, with_lexicon = tmp_path / "plain.json", tmp_path / "lexicon.json"
     assert (
-        evaluate_job([learnt.checkpoint, f"d={data}", "--json", str(plain), "--mistakes-png", str(tmp_path / "e.png")])
+        evaluate_job(
+            [overfitted.checkpoint, f"d={data}", "--json", str(plain), "--mistakes-png", str(tmp_path / "e.png")]
+        )
         == 0
     )
     output = capsys.readouterr().out
     assert "by length" in output and "confused" in output
     assert cv2.imread(str(tmp_path / "e.png")).shape[1] > 500
-    assert evaluate_job([learnt.checkpoint, f"d={data}", "--json", str(with_lexicon), "--lexicon", str(lexicon)]) == 0
+    assert (
+        evaluate_job([overfitted.checkpoint, f"d={data}", "--json", str(with_lexicon), "--lexicon", str(lexicon)]) == 0
+    )
     free, closed = (json.loads(path.read_text())["datasets"]["d"] for path in (plain, with_lexicon))
     same = sum(record.text.lower() == words[0].text.lower() for record in words)
     assert closed["word_accuracy"] == pytest.approx(same / 64) and same < 64 * free["word_accuracy"]
     assert sum(row["words"] for row in free["by_length"]) == free["num_words"] == 64
     assert free["confusions"] and 0 <= free["expected_calibration_error"] <= 1
-    assert evaluate_job([learnt.checkpoint, data, "--baseline", "nobody"]) == 2
+    assert evaluate_job([overfitted.checkpoint, data, "--baseline", "nobody"]) == 2
     assert "--baseline is 'nobody': must be one of rapidocr, tesseract" in capsys.readouterr().err

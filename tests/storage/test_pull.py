@@ -30,11 +30,11 @@ pytestmark = pytest.mark.storage
 
 
 @pytest.fixture
-def run(bucket, learnt, tmp_path):
+def run(bucket, overfitted, tmp_path):
     """A run with checkpoints at steps 10 (best), 20 and 30, and one at 40 whose upload was interrupted."""
     for step, accuracy in ((10, 0.9), (20, 0.5), (30, 0.7)):
         folder = tmp_path / "local" / str(step)
-        shutil.copytree(learnt.checkpoint, folder)
+        shutil.copytree(overfitted.checkpoint, folder)
         state = json.loads((folder / STATE_NAME).read_text())
         state |= {"step": step, "metrics": {BEST_METRIC: accuracy}}
         (folder / STATE_NAME).write_text(json.dumps(state))
@@ -45,7 +45,7 @@ def run(bucket, learnt, tmp_path):
     return f"{bucket}/run"
 
 
-def test_only_complete_checkpoints_are_listed_and_the_best_is_pulled(run, learnt, tmp_path, capsys):
+def test_only_complete_checkpoints_are_listed_and_the_best_is_pulled(run, overfitted, tmp_path, capsys):
     assert [c.step for c in list_checkpoints(run)] == [10, 20, 30]
     assert pull_job([run, "--list"]) == 0
     listed = capsys.readouterr().out
@@ -55,9 +55,9 @@ def test_only_complete_checkpoints_are_listed_and_the_best_is_pulled(run, learnt
         assert f"step {step}" in capsys.readouterr().out
     assert pull_job([run, "--to", f"{run}-copy"]) == 2
     assert "must be a folder on this machine" in capsys.readouterr().err
-    image = decode(learnt.words[0].image, "")
-    assert textscanner.load(str(tmp_path / "to10")).read([image]) == learnt.readings[:1]
-    assert textscanner.load(fetch_checkpoint(run)).read([image]) == learnt.readings[:1]
+    image = decode(overfitted.words[0].image, "")
+    assert textscanner.load(str(tmp_path / "to10")).read([image]) == overfitted.readings[:1]
+    assert textscanner.load(fetch_checkpoint(run)).read([image]) == overfitted.readings[:1]
 
 
 def test_retention_keeps_the_best_and_the_last(run):
@@ -114,12 +114,12 @@ def test_user_errors_name_what_there_is(run, bucket, tmp_path, capsys):
     assert "--to is missing" in capsys.readouterr().err
 
 
-def test_an_upload_replaces_an_interrupted_one(run, learnt):
+def test_an_upload_replaces_an_interrupted_one(run, overfitted):
     uri = f"{run}/step_00000040"
     location = open_uri(uri)
     location.join("left-over").write_bytes(b"x")
-    upload(learnt.checkpoint, uri)
-    assert {name for name, _ in location.names()} == {p.name for p in pathlib.Path(learnt.checkpoint).iterdir()} | {
+    upload(overfitted.checkpoint, uri)
+    assert {name for name, _ in location.names()} == {p.name for p in pathlib.Path(overfitted.checkpoint).iterdir()} | {
         CHECKPOINT_MANIFEST_NAME
     }
     assert [c.uri for c in list_checkpoints(run)][-1] == uri

@@ -8,16 +8,16 @@ from jobs.export import main
 from tests.factories import write_dataset
 
 
-def test_a_useless_calibration_fails_the_check(learnt, tmp_path, capsys):
-    known = write_dataset(str(tmp_path / "known"), learnt.words)
+def test_a_useless_calibration_fails_the_check(overfitted, tmp_path, capsys):
+    known = write_dataset(str(tmp_path / "known"), overfitted.words)
     blank = tmp_path / "blank"
     blank.mkdir()
     cv2.imwrite(str(blank / "0.png"), np.full((32, 128, 3), 127, np.uint8))
-    arguments = [learnt.checkpoint, "--format", "onnx", "--int8", "--out", str(tmp_path / "out")]
+    arguments = [overfitted.checkpoint, "--format", "onnx", "--int8", "--out", str(tmp_path / "out")]
     assert main([*arguments, "--calibrate", str(blank), "--check", known]) == 1
     output = capsys.readouterr()
     assert "sure of differ: --max-different is 5" in output.err
-    assert f"{known}: {len(learnt.words)} images" in output.out
+    assert f"{known}: {len(overfitted.words)} images" in output.out
 
 
 @pytest.mark.parametrize(
@@ -28,10 +28,10 @@ def test_a_useless_calibration_fails_the_check(learnt, tmp_path, capsys):
         (["--format", "litert", "--fp16-weights"], "--fp16-weights and --int8 are for onnx"),
     ],
 )
-def test_impossible_combinations_are_refused(flags, message, learnt, tmp_path, capsys):
+def test_impossible_combinations_are_refused(flags, message, overfitted, tmp_path, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()
     arguments = [str(empty) if flag == "EMPTY" else flag for flag in flags]
-    assert main([learnt.checkpoint, "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert main([overfitted.checkpoint, "--out", str(tmp_path / "out"), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

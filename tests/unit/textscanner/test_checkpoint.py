@@ -22,12 +22,12 @@ from textscanner.training.step import create_state, make_train_step
 TINY = override(preset("tiny"), ["train.global_batch_size=32", "optimizer.warmup_steps=20"])
 
 
-def test_a_loaded_checkpoint_reads_like_the_trained_network(learnt):
-    images = [decode(record.image, record.source) for record in learnt.words]
-    reader = textscanner.load(learnt.checkpoint)
-    assert reader.read(images) == learnt.readings
+def test_a_loaded_checkpoint_reads_like_the_trained_network(overfitted):
+    images = [decode(record.image, record.source) for record in overfitted.words]
+    reader = textscanner.load(overfitted.checkpoint)
+    assert reader.read(images) == overfitted.readings
     # A row's reading does not depend on its company.
-    assert reader.read(images[5:6]) == learnt.readings[5:6]
+    assert reader.read(images[5:6]) == overfitted.readings[5:6]
 
 
 @pytest.mark.parametrize("ema", ["0", "0.9"])
@@ -63,29 +63,29 @@ def test_a_damaged_checkpoint_is_named_in_the_error(tmp_path, words):
         textscanner.load(str(tmp_path))
 
 
-def test_initialize_reports_the_layers_that_do_not_fit(learnt):
+def test_initialize_reports_the_layers_that_do_not_fit(overfitted):
     same = create_state(TINY, tf.distribute.get_strategy())
-    assert checkpoint.initialize(learnt.checkpoint, same) == []
-    images = [decode(record.image, record.source) for record in learnt.words]
-    threshold = checkpoint.read_meta(pathlib.Path(learnt.checkpoint)).threshold
-    assert Reader(TINY, same.ema_model, threshold=threshold).read(images) == learnt.readings
+    assert checkpoint.initialize(overfitted.checkpoint, same) == []
+    images = [decode(record.image, record.source) for record in overfitted.words]
+    threshold = checkpoint.read_meta(pathlib.Path(overfitted.checkpoint)).threshold
+    assert Reader(TINY, same.ema_model, threshold=threshold).read(images) == overfitted.readings
     assert same.step == 0
     for characters in ("abc", TINY.charset.characters[::-1]):
         letters = dataclasses.replace(TINY, charset=Charset(characters))
         other = create_state(letters, tf.distribute.get_strategy())
-        assert checkpoint.initialize(learnt.checkpoint, other) == ["class_logits"]
+        assert checkpoint.initialize(overfitted.checkpoint, other) == ["class_logits"]
     wider = override(TINY, ["model.stem_channels=12", "model.stage_channels=[20, 28, 36]", "model.head_channels=32"])
     with pytest.raises(ValueError, match="of another preset"):
-        checkpoint.initialize(learnt.checkpoint, create_state(wider, tf.distribute.get_strategy()))
+        checkpoint.initialize(overfitted.checkpoint, create_state(wider, tf.distribute.get_strategy()))
 
 
-def test_added_attention_blocks_start_as_the_identity_and_train(learnt, words):
+def test_added_attention_blocks_start_as_the_identity_and_train(overfitted, words):
     with_context = override(TINY, ["model.attention_blocks=2"])
     state = create_state(with_context, tf.distribute.get_strategy())
-    assert {name[:7] for name in checkpoint.initialize(learnt.checkpoint, state)} == {"context"}
+    assert {name[:7] for name in checkpoint.initialize(overfitted.checkpoint, state)} == {"context"}
     batch = {name: tf.constant(value) for name, value in batch_of(words[:32], with_context).items()}
     plain = create_state(TINY, tf.distribute.get_strategy())
-    checkpoint.initialize(learnt.checkpoint, plain)
+    checkpoint.initialize(overfitted.checkpoint, plain)
     for a, b in zip(
         forward(state.model, batch["image"], False), forward(plain.model, batch["image"], False), strict=True
     ):
@@ -100,10 +100,10 @@ def test_added_attention_blocks_start_as_the_identity_and_train(learnt, words):
             assert (variable.numpy() != before[variable.path]).any(), variable.path
 
 
-def test_exported_float16_weights_read_like_the_checkpoint(learnt, tmp_path):
-    checkpoint.export_weights(learnt.checkpoint, tmp_path)
-    images = [decode(record.image, record.source) for record in learnt.words]
+def test_exported_float16_weights_read_like_the_checkpoint(overfitted, tmp_path):
+    checkpoint.export_weights(overfitted.checkpoint, tmp_path)
+    images = [decode(record.image, record.source) for record in overfitted.words]
     read = textscanner.load(str(tmp_path)).read(images)
-    assert [r.text for r in read] == [r.text for r in learnt.readings]
-    whole = pathlib.Path(learnt.checkpoint, checkpoint_files.WEIGHTS_NAME).stat().st_size
+    assert [r.text for r in read] == [r.text for r in overfitted.readings]
+    whole = pathlib.Path(overfitted.checkpoint, checkpoint_files.WEIGHTS_NAME).stat().st_size
     assert pathlib.Path(tmp_path, checkpoint_files.WEIGHTS_NAME).stat().st_size < 0.7 * whole

@@ -8,13 +8,13 @@ from textscanner.export.export_model import FORMATS, export
 
 
 @pytest.fixture(scope="package")
-def reader(learnt):
-    return textscanner.load(learnt.checkpoint)
+def reader(overfitted):
+    return textscanner.load(overfitted.checkpoint)
 
 
 @pytest.fixture(scope="package")
-def images(learnt):
-    return [decode(record.image, record.source) for record in learnt.words[:32]]
+def images(overfitted):
+    return [decode(record.image, record.source) for record in overfitted.words[:32]]
 
 
 @pytest.fixture(scope="package", params=FORMATS)

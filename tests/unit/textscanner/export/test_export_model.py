@@ -53,9 +53,9 @@ def test_every_format_has_the_documented_outputs(exported, reader):
     assert (metadata["input"]["name"], tuple(metadata["outputs"])) == (INPUT_NAME, OUTPUT_NAMES)
 
 
-def test_a_network_trained_in_bfloat16_is_exported_in_float32(learnt, images, tmp_path):
+def test_a_network_trained_in_bfloat16_is_exported_in_float32(overfitted, images, tmp_path):
     folder = tmp_path / "bfloat16"
-    shutil.copytree(learnt.checkpoint, folder)
+    shutil.copytree(overfitted.checkpoint, folder)
     values = json.loads((folder / CONFIG_NAME).read_text())
     values["optimizer"]["precision"] = "bfloat16"
     (folder / CONFIG_NAME).write_text(json.dumps(values))
@@ -65,16 +65,16 @@ def test_a_network_trained_in_bfloat16_is_exported_in_float32(learnt, images, tm
     assert (comparison.num_different, comparison.confidence_gap) == (0, pytest.approx(0, abs=1e-4))
 
 
-def test_the_onnx_example_reads_without_this_package(reader, learnt, tmp_path):
+def test_the_onnx_example_reads_without_this_package(reader, overfitted, tmp_path):
     model = export(reader, "onnx", tmp_path, fp16_weights=True)
     paths = []
-    for i, record in enumerate(learnt.words[:5]):
+    for i, record in enumerate(overfitted.words[:5]):
         paths.append(str(tmp_path / f"{i}.png"))
         cv2.imwrite(paths[-1], decode(record.image, record.source)[..., ::-1])
     stdout = subprocess.run(
         [sys.executable, str(EXAMPLE), str(model), *paths], check=True, capture_output=True, text=True, cwd=tmp_path
     ).stdout
-    assert [line.split("\t")[1] for line in stdout.splitlines()] == [r.text for r in learnt.readings[:5]]
+    assert [line.split("\t")[1] for line in stdout.splitlines()] == [r.text for r in overfitted.readings[:5]]
     assert "textscanner" not in EXAMPLE.read_text().replace('["textscanner"]', "")
     assert len(EXAMPLE.read_text().splitlines()) <= 40
     assert json.loads((tmp_path / METADATA_NAME).read_text())["characters"] == reader.charset.characters

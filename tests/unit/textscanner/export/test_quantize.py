@@ -15,8 +15,8 @@ def int8(reader, images, tmp_path_factory):
     return export(reader, "onnx", tmp_path_factory.mktemp("int8"), fp16_weights=True, calibration=images)
 
 
-def test_int8_reads_the_calibration_words(int8, reader, images, learnt):
-    texts = [record.text for record in learnt.words]
+def test_int8_reads_the_calibration_words(int8, reader, images, overfitted):
+    texts = [record.text for record in overfitted.words]
     comparison = compare(reader, open_exported(int8), images, texts)
     assert comparison.num_different <= 1
     assert comparison.num_sure > len(images) / 2 and comparison.num_sure_different == 0

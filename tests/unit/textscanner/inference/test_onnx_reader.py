@@ -17,23 +17,25 @@ ROOT = pathlib.Path(__file__).parents[4]
 def test_parallel_batches_keep_the_order(words):
     reader = textscanner.load_fast(DEFAULT_WEIGHTS)
     images = [decode(record.image, record.source) for record in words]
-    alone = [reader.read([image])[0].text for image in images]
-    assert [reading.text for reading in reader.read(images)] == alone
-    assert len(set(alone)) > len(words) / 2
+    single = [reader.read([image])[0].text for image in images]
+    assert [reading.text for reading in reader.read(images)] == single
+    assert len(set(single)) > len(words) / 2
     assert reader.read([]) == []
 
 
 def test_onnx_reader_agrees_with_the_checkpoint_and_loads_no_tensorflow(words, tmp_path):
     path = tmp_path / "word.jpg"
     path.write_bytes(words[0].image)
-    told = (
+    code = (
         "import sys; from jobs.read import main; assert main(sys.argv[1:]) == 0; "
-        "assert not {'tensorflow', 'keras', 'ray', 'boto3'} & set(sys.modules), 'slow to start'"
+        "assert not {'tensorflow', 'keras', 'ray', 'boto3'} & set(sys.modules), 'a heavy package was imported'"
     )
-    done = subprocess.run([sys.executable, "-c", told, str(path)], check=True, capture_output=True, text=True, cwd=ROOT)
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True, cwd=ROOT
+    )
     images = [decode(record.image, record.source) for record in words]
     slow, fast = textscanner.load(DEFAULT_WEIGHTS).read(images), textscanner.load_fast(DEFAULT_WEIGHTS).read(images)
-    assert done.stdout.split("\t")[1] == fast[0].text
+    assert process.stdout.split("\t")[1] == fast[0].text
     alike = [(a, b) for a, b in zip(fast, slow, strict=True) if a.text == b.text]
     assert len(alike) >= 0.95 * len(words)  # it may compute with 8 bits
     for a, b in alike:

@@ -19,29 +19,31 @@ def _overlap(a, b):
 
 
 @pytest.fixture(scope="module")
-def reader(learnt):
-    return textscanner.load(learnt.checkpoint)
+def reader(overfitted):
+    return textscanner.load(overfitted.checkpoint)
 
 
 @pytest.fixture(scope="module")
-def images(learnt):
-    return [decode(record.image, record.source) for record in learnt.words]
+def images(overfitted):
+    return [decode(record.image, record.source) for record in overfitted.words]
 
 
-def test_pseudo_labels_overlap_the_true_quads(reader, learnt, images):
-    found = PseudoLabeler(reader, 0.0).quads(images, [record.text for record in learnt.words])
-    assert sum(quads is not None for quads in found) > 0.9 * len(images)
+def test_pseudo_labels_overlap_the_true_quads(reader, overfitted, images):
+    predicted = PseudoLabeler(reader, 0.0).quads(images, [record.text for record in overfitted.words])
+    assert sum(quads is not None for quads in predicted) > 0.9 * len(images)
     shares = [
         _overlap(_boxes(quads), _boxes(record.quads))
-        for quads, record in zip(found, learnt.words, strict=True)
+        for quads, record in zip(predicted, overfitted.words, strict=True)
         if quads is not None
     ]
     assert np.mean(np.concatenate(shares)) > 0.4
 
 
-def test_only_confident_readings_of_the_label_get_quads(reader, learnt, images):
-    wrong = [record.text[:-1] + ("x" if record.text[-1].lower() != "x" else "y") for record in learnt.words]
+def test_only_confident_readings_of_the_label_get_quads(reader, overfitted, images):
+    wrong = [record.text[:-1] + ("x" if record.text[-1].lower() != "x" else "y") for record in overfitted.words]
     assert PseudoLabeler(reader, 0.0).quads(images, wrong) == [None] * len(images)
-    assert PseudoLabeler(reader, 1.0).quads(images, [record.text for record in learnt.words]) == [None] * len(images)
-    # Punctuation has no position, so nothing is known of where it stands.
-    assert PseudoLabeler(reader, 0.0).quads(images[:1], [learnt.words[0].text + "!"]) == [None]
+    assert PseudoLabeler(reader, 1.0).quads(images, [record.text for record in overfitted.words]) == [None] * len(
+        images
+    )
+    # Punctuation has no position, so its box cannot be predicted.
+    assert PseudoLabeler(reader, 0.0).quads(images[:1], [overfitted.words[0].text + "!"]) == [None]

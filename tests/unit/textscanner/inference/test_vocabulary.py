@@ -137,13 +137,13 @@ def test_an_unknown_vocabulary_is_refused(name):
         load_vocabulary(name, ALPHANUMERIC)
 
 
-def test_readings_change_only_with_a_vocabulary(learnt):
-    images = [decode(record.image, record.source) for record in learnt.words]
+def test_readings_change_only_with_a_vocabulary(overfitted):
+    images = [decode(record.image, record.source) for record in overfitted.words]
     with pytest.raises(ValueError, match="languages out of"):
-        textscanner.load(learnt.checkpoint, "klingon")
-    plain = textscanner.load(learnt.checkpoint).read(images)
-    helped = textscanner.load(learnt.checkpoint, "en").read(images)
-    assert [r.text for r in plain] == [record.text.lower() for record in learnt.words]
+        textscanner.load(overfitted.checkpoint, "klingon")
+    plain = textscanner.load(overfitted.checkpoint).read(images)
+    helped = textscanner.load(overfitted.checkpoint, "en").read(images)
+    assert [r.text for r in plain] == [record.text.lower() for record in overfitted.words]
     assert sum(a.text == b.text for a, b in zip(plain, helped, strict=True)) > 0.9 * len(images)
     for a, b in zip(plain, helped, strict=True):
         assert [(c.x_px, c.y_px) for c in a.characters[:2]] == [(c.x_px, c.y_px) for c in b.characters[:2]]

@@ -58,21 +58,21 @@ def maps_of(cells):
     return Outputs(*map(tf.constant, (classes, order, localization)))
 
 
-def without_boxes(learnt, config, swap):
-    """The learnt words as a batch without boxes, each label with one letter exchanged for another."""
-    batch = batch_of(learnt.words, config)
+def without_boxes(overfitted, config, swap):
+    """The overfitted words as a batch without boxes, each label with one letter exchanged for another."""
+    batch = batch_of(overfitted.words, config)
     ids = batch["ids"].copy()
     a, b = (int(config.charset.encode(letter)[0]) for letter in swap)
     ids[batch["ids"] == a] = b
     return batch | {"ids": ids, "has_quads": np.zeros_like(batch["has_quads"])}
 
 
-def learner(learnt, *more):
-    """The learnt network in a state that may be trained on."""
+def learner(overfitted, *more):
+    """The overfitted network in a state that may be trained on."""
     fixed = ["train.global_batch_size=32", "optimizer.warmup_steps=0", "optimizer.final_lr_fraction=1"]
     config = override(
         preset("tiny"), [*fixed, "optimizer.learning_rate=0.003", "losses.word_supervision_ramp_steps=0", *more]
     )
     state = create_state(config, tf.distribute.get_strategy())
-    checkpoint.restore(learnt.checkpoint, state)
+    checkpoint.restore(overfitted.checkpoint, state)
     return config, state

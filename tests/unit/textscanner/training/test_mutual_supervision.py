@@ -57,9 +57,9 @@ def test_unknown_characters_are_not_supervised():
     assert losses.loss[0] < 1e-3
 
 
-def test_the_loss_of_a_sample_does_not_depend_on_its_batch(learnt):
-    config, state = learner(learnt)
-    batch = without_boxes(learnt, config, "ee")
+def test_the_loss_of_a_sample_does_not_depend_on_its_batch(overfitted):
+    config, state = learner(overfitted)
+    batch = without_boxes(overfitted, config, "ee")
     outputs = forward(state.model, tf.constant(batch["image"]), training=False)
     whole = mutual_losses(outputs, batch["ids"], batch["length"])
     part = mutual_losses(Outputs(*(o[8:16] for o in outputs)), batch["ids"][8:16], batch["length"][8:16])

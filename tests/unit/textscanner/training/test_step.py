@@ -15,11 +15,11 @@ from textscanner.training.step import create_state, make_train_step, ramp
 TINY = override(preset("tiny"), ["train.global_batch_size=32", "optimizer.warmup_steps=20"])
 
 
-def test_32_words_are_overfitted_in_one_trace(learnt):
-    assert learnt.traces == 1
-    assert learnt.losses[-1] < 0.1 * learnt.losses[0]
-    readings = [reading.text for reading in learnt.readings]
-    assert readings == [record.text.lower() for record in learnt.words]
+def test_32_words_are_overfitted_in_one_trace(overfitted):
+    assert overfitted.traces == 1
+    assert overfitted.losses[-1] < 0.1 * overfitted.losses[0]
+    readings = [reading.text for reading in overfitted.readings]
+    assert readings == [record.text.lower() for record in overfitted.words]
 
 
 def test_gradient_accumulation_does_not_change_the_metrics(words):
@@ -71,26 +71,26 @@ def test_word_supervision_ramps_up_linearly(step, factor):
     )
 
 
-def test_words_without_boxes_have_no_gradient_when_word_supervision_is_off(learnt):
-    config, state = learner(learnt)
+def test_words_without_boxes_have_no_gradient_when_word_supervision_is_off(overfitted):
+    config, state = learner(overfitted)
     step = make_train_step(state)
-    metrics = step(tensors(without_boxes(learnt, config, "ee")))
+    metrics = step(tensors(without_boxes(overfitted, config, "ee")))
     assert not np.any(metrics)  # the norm of the gradient is one of them
 
 
 @pytest.mark.parametrize(("setting", "term"), [("mutual_weight=1", "mutual_loss"), ("word_weight=1", "word_loss")])
-def test_word_supervision_relabels_a_letter_without_boxes(setting, term, learnt):
+def test_word_supervision_relabels_a_letter_without_boxes(setting, term, overfitted):
     """Words with the commonest letter lose their boxes, and their labels name the rarest letter instead.
 
     The loss of the decoded word makes the network read them so. Mutual supervision alone changes the class map but lets
     the localization of that letter fade, because none of its terms keeps it up; so only its own loss is checked.
     """
-    letters = "".join(record.text.lower() for record in learnt.words)
+    letters = "".join(record.text.lower() for record in overfitted.words)
     common = max((c for c in set(letters) if c.isalpha()), key=letters.count)
     rare = min("abcdefghijklmnopqrstuvwxyz", key=letters.count)
-    config, state = learner(learnt, f"losses.{setting}", "losses.word_supervision_rows=without_boxes")
-    batch = without_boxes(learnt, config, common + rare)
-    relabelled = np.array([common in record.text.lower() for record in learnt.words])
+    config, state = learner(overfitted, f"losses.{setting}", "losses.word_supervision_rows=without_boxes")
+    batch = without_boxes(overfitted, config, common + rare)
+    relabelled = np.array([common in record.text.lower() for record in overfitted.words])
     batch["has_quads"] = np.where(relabelled, 0, 1).astype(np.float32)
     step = make_train_step(state)
     metrics = [step(tensors(batch)) for _ in range(120)]
@@ -98,9 +98,9 @@ def test_word_supervision_relabels_a_letter_without_boxes(setting, term, learnt)
     first, last = (float(getattr(step_metrics, term)) for step_metrics in (metrics[0], metrics[-1]))
     assert 0 < last < 0.3 * first
     state.sync_ema()
-    images = [decode(record.image, record.source) for record in learnt.words]
+    images = [decode(record.image, record.source) for record in overfitted.words]
     read = [reading.text for reading in Reader(config, state.ema_model).read(images)]
-    labels = [record.text.lower().replace(common, rare) for record in learnt.words]
+    labels = [record.text.lower().replace(common, rare) for record in overfitted.words]
     right = np.array([a == b for a, b in zip(read, labels, strict=True)])
     assert right[~relabelled].mean() > 0.9
     if term == "word_loss":
