@@ -22,7 +22,7 @@ DIVERGES, HANGS = 1e30, 1e20  # learning rates
 
 def run_trial(sample, settings):
     """`cluster.tune.trial.run_trial` with the stand-in; runs in a process of its own, like any trial."""
-    stall_monitor.train_run = train_run
+    stall_monitor.train_run = train_run  # type: ignore[assignment]  # the stand-in is untyped
     trial.run_trial(sample, settings)
 
 
