@@ -20,6 +20,7 @@ from cluster.data.shards import read_manifest
 from cluster.preflight.collective import check_allreduce, start_workers
 from cluster.preflight.probe import Probe
 from cluster.preflight.run import listen, reserve, survey_nodes, try_ports, try_storage
+from cluster.session import _token
 from cluster.storage.local_server import is_free_port
 from cluster.storage.location import open_uri
 from cluster.storage.s3 import s3_client
@@ -145,7 +146,7 @@ def bad_node(ray_session, tmp_path_factory):
     ]
     with subprocess.Popen(
         ["bash", "-c", 'ulimit -n 4096 && exec "$@"', "bash", *start],
-        env=os.environ | {"PYTHONPATH": str(folder)},
+        env=os.environ | {"PYTHONPATH": str(folder), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
