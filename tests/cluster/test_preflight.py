@@ -124,7 +124,7 @@ def test_a_worker_that_does_not_join_the_collective_is_named(ray_session):
 
 def test_an_invalid_command_is_refused_with_a_message(tmp_path, capsys):
     assert preflight_job(["huge", "--storage", str(tmp_path)]) == 2
-    assert "there are paper, small, tiny" in capsys.readouterr().err
+    assert "must be one of paper, small, tiny" in capsys.readouterr().err
     assert preflight_job(["tiny", "--storage", str(tmp_path), "--workers", "3"]) == 2
     assert "must be a multiple of train.workers (3)" in capsys.readouterr().err
 

@@ -186,7 +186,7 @@ def test_invalid_commands_are_refused_with_a_message_and_start_nothing(ray_sessi
     assert train_job(["tiny", "--train", str(tmp_path / "none"), *run]) == 2
     assert "is not a prepared data set" in capsys.readouterr().err
     assert train_job(["huge", "--train", train, *run]) == 2
-    assert "there are paper, small, tiny" in capsys.readouterr().err
+    assert "must be one of paper, small, tiny" in capsys.readouterr().err
     assert train_job(["tiny", "--train", train, "--val", val, *run, "--workers", "3"]) == 2
     assert "data.num_streams is 4" in capsys.readouterr().err
     assert train_job(["tiny", "--train", train, "--val", val, *run, "--workers", "2", "--dry-run"]) == 0

@@ -8,7 +8,7 @@ from textscanner.presets import preset
 
 
 @pytest.mark.parametrize(
-    ("assignment", "told"),
+    ("assignment", "message"),
     [
         ("train.validate_every_steps=0", "train.validate_every_steps is 0: must be at least 1"),
         ("train.steps=5", "no key 'steps' in train; keys: num_steps"),
@@ -21,6 +21,6 @@ from textscanner.presets import preset
         ("nonsense", "must have the form section.key=value"),
     ],
 )
-def test_invalid_values_are_named_with_their_rule(assignment, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_values_are_named_with_their_rule(assignment, message):
+    with pytest.raises(ValueError, match=message):
         override_spec(RunSpec(preset("tiny")), [assignment])
