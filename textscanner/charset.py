@@ -1,9 +1,9 @@
-"""Text <-> class ids. The only owner of the class numbering.
+"""Text <-> class ids. The only module that numbers the classes.
 
-Class 0 is the background of the class map and also pads rows of ids. Class 1 is "unknown": a character that stands in
-a label but not in the charset. The characters of the charset follow from class 2 on. A charset is either
-case-insensitive (labels are lower-cased first) or case-sensitive. Punctuation and symbols outside the charset are
-either unknown characters or, with `skip_punctuation`, ignored: most real labels omit punctuation.
+Class 0 is the background of the class map and also pads rows of ids. Class 1 is "unknown": a character that occurs in a
+label but not in the charset. The characters of the charset follow from class 2 on. A charset is either case-insensitive
+(labels are lower-cased first) or case-sensitive. Punctuation and symbols outside the charset are either unknown
+characters or, with `skip_punctuation`, ignored: most real labels omit punctuation.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Charset:
         """For each class id, the id of the same letter in the other case: int32 [num_classes].
 
         A class without a counterpart in the charset maps to itself; in a case-insensitive charset all do. Losses need
-        it for labels whose case is not known: either id is right.
+        it for labels whose case is not known: either id is correct.
         """
         return _other_case_ids(self.characters).copy()
 
@@ -141,7 +141,7 @@ def load_charset(path: str | pathlib.Path, case_sensitive: bool = True) -> Chars
     """Reads a charset from a UTF-8 text file: every character in the file, in order, without line ends.
 
     Raises:
-      UserError: the file is missing, is not UTF-8, or its characters make no valid charset.
+      UserError: the file is missing, is not UTF-8, or its characters are not a valid charset.
     """
     try:
         text = pathlib.Path(path).read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder with everything to read with it and everything to resume training from it.
+"""Checkpoints: a folder with everything needed for inference and for resuming training.
 
 `checkpoint_files.py` names its files. safetensors stores plain arrays: loading runs no code. Names and shapes are
 checked on loading. Under a distribution strategy all workers hold identical values, so rank 0's copy is the checkpoint.
@@ -108,7 +108,7 @@ def initialize(path: str | pathlib.Path, state: TrainingState) -> list[str]:
     has_same_classes = read_config(folder).charset.characters == state.config.charset.characters
     not_loaded: list[str] = []
     for name, variable in _by_path(state.model.weights).items():
-        # The classifier may have the right shape and yet other characters in its rows.
+        # The classifier may have the right shape but stand for other characters.
         has_same_meaning = has_same_classes or not name.startswith(f"{CLASS_LOGITS}/")
         if has_same_meaning and name in arrays and arrays[name].shape == tuple(variable.shape):
             variable.assign(arrays[name])
@@ -180,7 +180,7 @@ def _by_path(variables: Sequence[Any]) -> dict[str, Any]:
 def _training_variables(state: TrainingState) -> dict[str, Any]:
     """Model and optimizer variables by name. Optimizer variables are numbered: Keras does not promise unique paths."""
     variables = {f"model/{path}": v for path, v in _by_path(state.model.weights).items()}
-    # The learning rate is no state: it follows from the step and the config.
+    # The learning rate is not state: it follows from the step and the config.
     stateful = [v for v in state.optimizer.variables if v is not state.optimizer._learning_rate]
     return variables | {f"optimizer/{i:04d}/{v.path}": v for i, v in enumerate(stateful)}
 

@@ -1,7 +1,7 @@
 """Configuration of a model and its training: frozen, validated dataclasses.
 
-A `Config` decides what is computed. It is the identity of a run: a run is only resumed with an equal config. Where and
-how a run runs (workers, GPUs, caches) is `cluster/config.py`.
+A `Config` decides what is computed. It is the identity of a run: a run is only resumed with an equal config. How a run
+is executed (workers, GPUs, caches) is configured in `cluster/config.py`.
 
 Values are checked when a config is built; an error gives the key, its value, the rule and the remedy. Derived values
 (map sizes) are properties and never stored. Variants are made with `dataclasses.replace` or `override`.
@@ -233,19 +233,19 @@ class OptimizerConfig:
             self.gradient_accumulation_steps,
             "must be at least 1",
         )
-        require(self.clip_norm >= 0, "optimizer.clip_norm", self.clip_norm, "must not be negative; 0 is off")
+        require(self.clip_norm >= 0, "optimizer.clip_norm", self.clip_norm, "must not be negative; 0 turns it off")
 
 
 @dataclass(frozen=True, config=STRICT)
 class DataConfig:
-    """Which rows are trained on, in which order."""
+    """Which rows are used for training, and in which order."""
 
     train: tuple[str, ...] = ()
     """URIs of prepared training data sets."""
     val: tuple[str, ...] = ()
     """URIs of prepared validation data sets."""
     weights: tuple[float, ...] = ()
-    """Sampling weight of each training set, in any unit; empty samples in proportion to their rows."""
+    """Sampling weight of each training set, in any unit; if empty, sets are sampled in proportion to their rows."""
     num_streams: int = 8
     """Streams that a global batch is drawn from. The rows of a batch depend on it, not on the number of workers."""
     augment: bool = True
@@ -284,7 +284,7 @@ class TrainConfig:
     image_every_steps: int = 1_000
     """Interval between pictures of validation words."""
     best_metric: str = BEST_METRIC
-    """Validation metric that the best checkpoint has most of."""
+    """Validation metric that selects the best checkpoint; higher is better."""
     init: str = ""
     """Checkpoint (URI, or the name of bundled weights) whose weights a new run starts from; empty: random weights."""
 
@@ -331,7 +331,7 @@ class Config:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Config:
-        """The config of such a dict.
+        """The config in such a dict.
 
         Raises:
           UserError: naming each value that is unknown or breaks a rule.
@@ -419,7 +419,7 @@ def assign(values: dict[str, Any], assignment: str) -> None:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """A line per value that differs between two config dicts, `section.key: old -> new`; empty if they are equal."""
+    """One line per value that differs between two config dicts, `section.key: old -> new`; empty if they are equal."""
     before, after = flatten(old), flatten(new)
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in after if before.get(key) != after[key]]
 

@@ -5,7 +5,7 @@ that blur and noise are as strong on tall crops as on low ones, and cost no more
 crop margins and scaling are one matrix and one resampling of the pixels.
 
 `H W` are the rows and columns of an image; coordinates count from the image's edge, so that the centre of the first
-pixel is at 0.5. Images are uint8 from end to end.
+pixel is at 0.5. Images are uint8 throughout.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ class _Geometry:
       curve: None for straight words.
       height_px: rows of the variant.
       width_px: columns of the variant.
-      block_px: blocks of so many pixels per axis of the image are averaged first. The warps below read 2 x 2 pixels and
-        would skip pixels of an image that shrinks by more.
+      block_px: size of the blocks of pixels, per axis of the image, that are averaged first. The warps below read 2 x 2
+        pixels and would skip pixels of an image that shrinks by more.
       text_px: rows of the variant that the image takes, before rotation: about the height of its text.
       is_scaling: the matrix does nothing but scale the image to the variant's size.
     """

@@ -1,4 +1,4 @@
-"""Which files are images, by the end of their name. Imports nothing: commands name the endings in their help."""
+"""Which files are images, by their suffix. Imports nothing, because commands list the suffixes in their help."""
 
 from __future__ import annotations
 

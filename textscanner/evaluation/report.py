@@ -20,7 +20,7 @@ class Panel(NamedTuple):
     """A plot of the report.
 
     Attributes:
-      title: above it.
+      title: heading of the plot.
       metrics: names of its curves; empty for the word accuracy of every validation set.
       is_logarithmic: scale of the vertical axis.
       is_fraction: whether the vertical axis ends at 1.
@@ -68,7 +68,7 @@ def draw_report(metrics: str, words: np.ndarray, title: str, path: str | pathlib
     Args:
       metrics: the text of the run's metrics.jsonl.
       words: a sheet of readings, uint8 RGB [H, W, 3] (`visualization.sheet`).
-      title: above everything.
+      title: heading of the whole image.
       path: the PNG file to write.
     """
     series = read_series(metrics)

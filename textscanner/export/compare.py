@@ -55,7 +55,7 @@ class Comparison:
 def noise(reader: Reader) -> list[np.ndarray]:
     """NUM_NOISE_IMAGES random images of the network's input size, uint8 [H, W, 3].
 
-    A network is sure of nothing in noise, so even small numerical errors change what it reads.
+    A network is never confident on noise, so even small numerical errors change what it reads.
     """
     model = reader.config.model
     shape = (NUM_NOISE_IMAGES, model.height_px, model.width_px, 3)

@@ -1,8 +1,8 @@
 """Exports a reader as a self-contained model: uint8 images in; class ids, confidences and positions out.
 
-Decoding is part of the graph. What remains for the caller is in the metadata: fit the image to the input size, look up
-the characters. `saved_model` runs in TensorFlow, `onnx` in ONNX Runtime, `litert` on phones and boards. The batch size
-is free, and all formats compute in float32: their runtimes need not support the bfloat16 of training.
+Decoding is part of the graph. The metadata describes what is left to the caller: fitting the image to the input size
+and looking up the characters. `saved_model` runs in TensorFlow, `onnx` in ONNX Runtime, `litert` on phones and boards.
+The batch size is dynamic, and all formats compute in float32: their runtimes need not support the bfloat16 of training.
 """
 
 from __future__ import annotations

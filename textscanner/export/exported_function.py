@@ -1,6 +1,6 @@
 """The function that every format stores: uint8 images in, decoded words out, with decoding inside the graph.
 
-Shapes: B batch (free), H W input pixels.
+Shapes: B batch (dynamic), H W input pixels.
 """
 
 from __future__ import annotations

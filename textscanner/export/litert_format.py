@@ -17,7 +17,7 @@ FILE_NAME = "model.tflite"
 
 def write_litert(exported: ExportedFunction, path: pathlib.Path) -> None:
     """Writes the file `path`."""
-    # No public name: the converter leaves the weights of Keras 3 as variables, without their values. Freezing turns
+    # Not a public API: the converter leaves the weights of Keras 3 as variables, without their values. Freezing turns
     # them into constants first.
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -35,7 +35,7 @@ def write_litert(exported: ExportedFunction, path: pathlib.Path) -> None:
 
 def open_litert(path: pathlib.Path) -> RunExported:
     """Opens the file `path`."""
-    with warnings.catch_warnings():  # that the interpreter moves to a package of its own
+    with warnings.catch_warnings():  # a deprecation: the interpreter moves to its own package
         warnings.simplefilter("ignore")
         interpreter = tf.lite.Interpreter(str(path))
     runner = interpreter.get_signature_runner()

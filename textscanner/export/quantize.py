@@ -1,9 +1,9 @@
 """Static quantization of an exported network: 8-bit convolutions, everything else in float32.
 
 Convolutions are most of the arithmetic and lose almost no accuracy with 8 bits; attention, GRU and norms are cheap and
-would lose. The input of each convolution gets one range, the smallest and largest value over the calibration words;
-each filter gets a scale of its own. Weights use 7 of the 8 bits: x86 processors without VNNI add pairs of products in
-16 bits, which 8-bit weights would overflow. Quantization-aware training was not needed and is left out.
+would lose accuracy. The input of each convolution gets one range, the smallest and largest value over the calibration
+words; each filter gets a scale of its own. Weights use 7 of the 8 bits: x86 processors without VNNI add pairs of
+products in 16 bits, which 8-bit weights would overflow. Quantization-aware training was not needed and is left out.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import tensorflow as tf
 from textscanner.model.assembly import Outputs
 
 DEFAULT_THRESHOLD = 0.3  # the paper's score threshold; a checkpoint carries one calibrated on validation words
-MIN_MASS = 1e-6  # lower bound of a sum over H_k that is divided by
+MIN_MASS = 1e-6  # lower bound of a sum over H_k that is a divisor
 
 
 class Probabilities(NamedTuple):

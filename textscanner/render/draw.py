@@ -84,7 +84,7 @@ class RenderSettings:
             if effect not in EFFECTS:
                 raise UserError(f"disable names {effect!r}: must be among {', '.join(EFFECTS)}")
             if self.difficulty == "easy":
-                raise UserError(f"disable names {effect!r}: difficulty easy has none of the effects; drop either")
+                raise UserError(f"disable names {effect!r}: difficulty easy has no effects; remove one of them")
 
     def enables(self, effect: Effect) -> bool:
         """Whether words are rendered with the full range of an effect."""
@@ -104,7 +104,7 @@ class RenderSettings:
         return tuple(family for family in self.families if all(font.is_script for font in family))
 
     def draw_font(self, rng: np.random.Generator) -> Font:
-        """A random face of a random family; script has at least its share, however few families there are of it."""
+        """A random face of a random family; script gets at least its share, however few families of it there are."""
         families = self.families
         if self.enables("script") and self.script_families and rng.random() < SCRIPT_PROBABILITY:
             families = self.script_families

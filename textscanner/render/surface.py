@@ -1,4 +1,4 @@
-"""Surfaces that words are written on, and what a camera does to them: backgrounds, fills, degradations."""
+"""Surfaces that words are written on, and camera effects: backgrounds, fills, degradations."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def draw_text(
       split: see `words`.
       file: see `words`; its words are drawn as they are.
       plain: without punctuation.
-      long: with addresses, telephone numbers and long words in their due share; not with a file.
+      long: with addresses, telephone numbers and long words in fixed proportions; not with a file.
     """
     if long and file is None:
         kind = rng.random()
@@ -130,7 +130,7 @@ def _long_word(rng: np.random.Generator, split: str) -> str:
 
 
 def _address(rng: np.random.Generator, split: str) -> str:
-    """A web or mail address, a name on a network, or a telephone number, in lower case or capitals."""
+    """A web or email address, a social media name, or a telephone number, in lower case or capitals."""
     kind = rng.random()
     if kind < 0.2:
         return _telephone_number(rng)

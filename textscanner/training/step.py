@@ -1,9 +1,9 @@
 """One training step under the current `tf.distribute` strategy.
 
 The step changes variables and nothing else: batch in, metrics out. Gradients of sum(loss) / GLOBAL batch size are
-summed over all replicas in one flat all-reduce (the metrics ride along), then clipped and applied, so N workers compute
-what one device computes. Keras' own `clipnorm` would clip each replica's gradient before the sum, and its optimizer
-would all-reduce once more; hence `PreReducedAdamW`.
+summed over all replicas in one flat all-reduce (which also carries the metrics), then clipped and applied, so N workers
+compute what one device computes. Keras' own `clipnorm` would clip each replica's gradient before the sum, and its
+optimizer would all-reduce once more; hence `PreReducedAdamW`.
 
 Shapes: B replica's batch, H W input pixels, h w map cells, N positions, C classes.
 """
@@ -137,7 +137,7 @@ class TrainingState:
         averages = dict(
             zip(
                 (v.path for v in self.model.trainable_variables),
-                self.optimizer._model_variables_moving_average,  # Keras has no public name for them
+                self.optimizer._model_variables_moving_average,  # Keras has no public API for them
                 strict=True,
             )
         )

@@ -1,7 +1,7 @@
 """Loss of the decoded word: class and presence of each position, without character boxes. Ours, not the paper's.
 
-Mutual supervision (`mutual_supervision.py`) corrects one map with the other, but no term of it keeps the localization
-map up: a character whose cells fade is lost, and with it the rest of the word. This loss runs the decoder
+Mutual supervision (`mutual_supervision.py`) corrects one map with the other, but none of its terms sustains the
+localization map: a character whose cells fade is lost, and with it the rest of the word. This loss runs the decoder
 (`inference/decode.py`) and compares its result with the label: the class at position k, that positions 1..n are
 present, and that no further one is.
 

@@ -120,7 +120,7 @@ def test_each_effect_can_be_disabled_by_name(capsys):
         assert any(render_word(disabled, row).image != image for row, image in enumerate(drawn)), effect
     with pytest.raises(ValueError, match=r"glitter.*texture"):
         dataclasses.replace(full, disable=("glitter",))
-    with pytest.raises(ValueError, match="easy has none"):
+    with pytest.raises(ValueError, match="easy has no effects"):
         dataclasses.replace(full, disable=("camera",), difficulty="easy")
     with pytest.raises(SystemExit):
         render_job(["--help"])
