@@ -1,4 +1,4 @@
-"""Where and how a run runs: workers, devices, reading tasks, caches. A run may be resumed with other values.
+"""How a run is executed: workers, devices, reading tasks, caches. A run may be resumed with other values.
 
 `RunSpec` joins this with the `Config` of the model (`textscanner/config.py`) and checks the rules that involve both.
 On the command line both are one namespace of `section.key=value`.
@@ -18,7 +18,7 @@ from textscanner.config import STRICT, Config, assign, parse, require
 
 @dataclass(frozen=True, config=STRICT)
 class WorkerConfig:
-    """Workers of a run and how they fail; keys `train.*`."""
+    """Workers of a run, and how often they are restarted; keys `train.*`."""
 
     workers: int = 1
     """Worker processes."""
@@ -31,7 +31,7 @@ class WorkerConfig:
     max_failures: int = 3
     """Automatic restarts after the loss of a worker; -1 has no limit."""
     keep_checkpoints: int = 2
-    """Checkpoint retention: the best so many by `train.best_metric` are kept, and the last."""
+    """Checkpoint retention: number of best checkpoints by `train.best_metric` to keep; the last is also kept."""
     tracker: Literal["none", "mlflow", "wandb"] = "none"
     """Experiment tracker that metrics are sent to (`cluster/tracking/trackers.py`)."""
 
@@ -64,13 +64,13 @@ class IngestConfig:
 
     def __post_init__(self) -> None:
         require(self.cpus_per_read_task > 0, "data.cpus_per_read_task", self.cpus_per_read_task, "must be positive")
-        require(self.cache_gib > 0, "data.cache_gib", self.cache_gib, "must be positive; an empty cache_dir is off")
+        require(self.cache_gib > 0, "data.cache_gib", self.cache_gib, "must be positive; empty cache_dir disables it")
         require(self.prefetch_batches >= 1, "data.prefetch_batches", self.prefetch_batches, "must be at least 1")
 
 
 @dataclass(frozen=True, config=STRICT)
 class RuntimeConfig:
-    """Where and how a run runs."""
+    """How a run is executed."""
 
     train: WorkerConfig = dataclasses.field(default_factory=WorkerConfig)
     """Workers and failures."""
@@ -84,7 +84,7 @@ class RuntimeConfig:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> RuntimeConfig:
-        """The config of such a dict.
+        """The config in such a dict.
 
         Raises:
           UserError: naming each value that is unknown or breaks a rule.
@@ -97,7 +97,7 @@ _ADAPTER = pydantic.TypeAdapter(RuntimeConfig)
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
-    """A complete run: what is trained, and where and how.
+    """A complete run: what is trained, and how it is executed.
 
     Raises:
       UserError: the global batch cannot be divided among the workers.
@@ -134,7 +134,7 @@ class RunSpec:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> RunSpec:
-        """The spec of such a dict.
+        """The spec in such a dict.
 
         Raises:
           UserError: naming each value that is unknown or breaks a rule.

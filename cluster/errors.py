@@ -1,4 +1,4 @@
-"""Failures that reach the user as one sentence. Imports nothing heavy: every command catches these."""
+"""Failures that the user sees as a one-line message. Imports nothing heavy, because every command catches these."""
 
 from __future__ import annotations
 

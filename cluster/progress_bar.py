@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-MIN_TOTAL_FOR_LINES = 100  # smaller totals get their last line only
+MIN_TOTAL_FOR_LINES = 100  # smaller totals only get their last line
 BYTES = "B"
 
 

@@ -1,8 +1,8 @@
 """Writes a data set in parts: each Ray Data task writes the shards of one part, and complete parts survive a kill.
 
-A complete part leaves `_parts/NUMBER.json` (its shards and rejects) beside the shards. A later run of the same work
-finds these files and writes only the missing parts. In the end the parts become the manifest, `rejects.jsonl` and
-`samples.png`, and `_parts` is deleted.
+A complete part leaves `_parts/NUMBER.json` (its shards and rejects) beside the shards. A later call for the same data
+set finds these files and writes only the missing parts. At the end, the parts are merged into the manifest,
+`rejects.jsonl` and `samples.png`, and `_parts` is deleted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ IDENTITY_NAME = "identity.json"
 REJECTS_NAME = "rejects.jsonl"
 SAMPLES_NAME = "samples.png"
 NUM_SAMPLES = 24
-# Enough parts to keep many cores busy, none so small that starting its task dominates.
+# Enough parts to keep many cores busy, none so small that starting its task takes most of the time.
 TARGET_NUM_PARTS, MIN_PART_ROWS, MAX_PART_ROWS = 64, 1024, 65_536
 # Parts per Ray Data execution: bounds what waits in memory.
 PARTS_PER_CPU, MIN_PARTS_PER_EXECUTION = 4, 16
@@ -162,7 +162,7 @@ def _part_file(folder: Location, index: int) -> Location:
 
 
 def _complete_parts(folder: Location, identity: dict[str, Any]) -> set[int]:
-    """Indices of the parts that an earlier run of the same work completed; parts of other work are deleted."""
+    """Indices of the parts that an earlier call for the same data set completed; parts of another one are deleted."""
     identity_file = folder.join(IDENTITY_NAME)
     content = json.dumps(identity, indent=2, sort_keys=True).encode()
     if identity_file.exists() and identity_file.read_bytes() == content:

@@ -77,7 +77,7 @@ def prepare_dataset(source_uri: str, out_uri: str, settings: PrepareSettings, *,
 
 
 def _check_rejects(source_uri: str, out_uri: str, result: BuildResult, max_reject_share: float) -> None:
-    """Raises a UserError if no row remains or too many are rejected."""
+    """Raises a UserError if no row remains or too many rows are rejected."""
     num_accepted = sum(shard.num_rows for shard in result.shards)
     num_rejected = sum(result.rejects.values())
     total = num_accepted + num_rejected

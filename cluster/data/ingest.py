@@ -44,7 +44,7 @@ _POSITION = "position"  # column with a chunk's position in its execution
 
 @dataclasses.dataclass(frozen=True)
 class ChunkReader:
-    """Reads a chunk into rows as the network takes them. Has no side effect but the node's cache.
+    """Reads a chunk and converts its rows to the network's input. Its only side effect is the node's cache.
 
     Attributes:
       uris: the data sets, by index.
@@ -186,7 +186,7 @@ def worker_batches(
         all_steps = sampler.steps(worker=worker, num_workers=num_workers, start_step=start_step)
         return itertools.islice(all_steps, num_steps)
 
-    # The order is walked twice: once ahead by the reading tasks, once by the batches that are made of what they read.
+    # The order is traversed twice: ahead of time by the reading tasks, then to assemble batches from what they read.
     reads = (chunk_read for step in steps() for chunk_read in step.reads)
     chunks = stream_chunks(reader, reads, spec.runtime.data.cpus_per_read_task)
     unused: dict[tuple[int, int], collections.deque[tuple[Rows, int]]] = collections.defaultdict(collections.deque)

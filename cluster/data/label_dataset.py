@@ -89,7 +89,9 @@ def label_dataset(
         description="label",
     )
     if not sum(shard.num_rows for shard in result.shards):
-        raise UserError(f"min_confidence is {min_confidence:g}: no word of {source_uri} is read as labelled with it")
+        raise UserError(
+            f"min_confidence is {min_confidence:g}: no word of {source_uri} is read as labelled with that confidence"
+        )
     origin = {"made_by": "jobs.label", "min_confidence": min_confidence, "only_labelled": only_labelled}
     counts = (result.counts.get(name, 0) for name in (LABELLED, HAD_QUADS, NOT_LABELLED))
     return LabelResult(finalize(spec, result, origin | result.counts), *counts)
@@ -108,7 +110,7 @@ class _LabelRowGroup:
             yield from self._label(labeller, records)
 
     def _label(self, labeller: PseudoLabeler, records: tuple[WordRecord, ...]) -> Iterator[PartRow | str]:
-        """Yields the records of a batch, each after the name of its count."""
+        """Yields the records of a batch, each preceded by the name of its count."""
         without_quads = [record for record in records if record.quads is None]
         images: list[np.ndarray] = [decode(record.image, record.source) for record in without_quads]
         texts = [record.text for record in without_quads]

@@ -1,4 +1,4 @@
-"""What an import accepts and how it stores it. Cheap to import: `--help` shows the defaults."""
+"""Settings of an import: which rows it accepts and how it stores them. Cheap to import: `--help` shows the defaults."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ Each file is named by the SHA-256 of its content and is verified when it is read
 as a miss, so the cache never changes what is trained on. Readers take no lock. Writers lock the file that holds the
 total size, which keeps the size limit exact without listing the folder for every write.
 
-A cache only ever saves time: a full disk, a read-only folder or a file system without locks costs the cached copy and
-raises nothing.
+The cache is best-effort: on a full disk, in a read-only folder or on a file system without locks, nothing new is cached
+and no error is raised.
 """
 
 from __future__ import annotations

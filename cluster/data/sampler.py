@@ -44,7 +44,7 @@ class ChunkRead:
     Attributes:
       stream: index of the stream that takes the rows.
       dataset: index of the data set.
-      epoch: how often the data set has been read before.
+      epoch: number of complete passes over the data set before this one.
       skip: leading rows of the order that were used before the run resumed.
       shuffle_seed: seed of the order.
     """

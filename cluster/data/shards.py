@@ -1,8 +1,8 @@
 """Prepared data sets: Parquet shards plus a manifest that is written last.
 
-A folder without `manifest.json` is not a data set: nobody reads the shards of a writer that died. The manifest lists
-every shard with its size, and every row group with its byte range and SHA-256. So the sampler needs no shard, ingest
-fetches a row group in one request, and a flipped byte is detected before it is trained on.
+A folder without `manifest.json` is not a data set, so the shards of a writer that died are never read. The manifest
+lists every shard with its size, and every row group with its byte range and SHA-256. So the sampler needs no shard,
+ingest fetches a row group in one request, and a flipped byte is detected before it is trained on.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Manifest:
 
     Attributes:
       reject_counts: rejected rows by reason.
-      origin: how the data set was made; for people, nothing depends on it.
+      origin: how the data set was made; informational, no code depends on it.
     """
 
     schema_version: int
@@ -138,8 +138,10 @@ def prepare_destination(dataset_uri: str, overwrite: bool = False) -> None:
     if not location.join(DATASET_MANIFEST_NAME).exists():
         return
     if not overwrite:
-        raise UserError(f"out is {dataset_uri}, which holds a data set: choose another URI, or replace it (overwrite)")
-    location.join(DATASET_MANIFEST_NAME).delete()  # first: from now on the rest is no data set
+        raise UserError(
+            f"out is {dataset_uri}, which already holds a data set: choose another URI, or replace it (overwrite)"
+        )
+    location.join(DATASET_MANIFEST_NAME).delete()  # first: without it, the rest is not a data set
     for name, is_folder in location.names():
         if not is_folder and SHARD_NAME.fullmatch(name):
             location.join(name).delete()
@@ -258,10 +260,10 @@ def read_row_group(dataset_uri: str, ref: RowGroupRef, cache: RowGroupCache | No
     """Reads a row group and verifies it against the manifest.
 
     Args:
-      cache: is asked first, and stores what was fetched.
+      cache: looked up first; stores what is fetched.
 
     Raises:
-      UserError: the shard is missing, truncated, damaged or out of reach.
+      UserError: the shard is missing, truncated, damaged or unreachable.
     """
     group = ref.group
     data = cache.get(group.sha256) if cache is not None else None
@@ -312,7 +314,7 @@ def _read_range(dataset_uri: str, name: str, start: int, stop: int) -> bytes:
     try:
         return open_uri(dataset_uri).join(name).read_bytes(start, stop)
     except StorageError as error:
-        raise UserError(f"shard {name}: {error}; the shard is missing, truncated or out of reach") from None
+        raise UserError(f"shard {name}: {error}; the shard is missing, truncated or unreachable") from None
 
 
 def _row_groups(data: bytes) -> tuple[RowGroup, ...]:
@@ -329,7 +331,7 @@ def _row_groups(data: bytes) -> tuple[RowGroup, ...]:
 
 
 class _Window(io.RawIOBase):
-    """A read-only file of `size` bytes of which only those from `start` on that are in `data` are known.
+    """A read-only file of `size` bytes, of which only `data`, the bytes from offset `start` on, are known.
 
     pyarrow reads footers and row groups from whole files. This gives it the range that was fetched at its offset in the
     file; bytes outside the range read as zero, and pyarrow does not use them.

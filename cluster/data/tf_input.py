@@ -16,7 +16,7 @@ from textscanner.training.step import batch_signature
 class DistributedBatches:
     """Iterator over a worker's batches as the strategy distributes them.
 
-    An exception in the pipeline is raised as it is, not as the `tf.errors.OpError` that TensorFlow makes of it.
+    An exception in the pipeline is re-raised unchanged, not as the `tf.errors.OpError` that TensorFlow turns it into.
 
     Args:
       batches: the worker's batches; each is split evenly among its replicas.

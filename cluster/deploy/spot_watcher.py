@@ -1,13 +1,13 @@
-"""Drains a spot node before the cloud takes it away, so that Ray counts a preemption and not a failure.
+"""Drains a spot node before the cloud reclaims it, so that Ray counts a preemption instead of a failure.
 
-The cloud announces an interruption about two minutes (AWS) or half a minute (GCP) ahead, only at the node's metadata
-address. Ray does not look there: without a drain, the loss of the node would count against `train.max_failures`.
-Draining makes Ray's scheduler place nothing new on the node, and makes Ray Train expect the loss and restart from the
-last checkpoint on other nodes. On Kubernetes and Slurm, `ray start --block` drains its node when it is terminated; this
-module is for clusters of `ray up`.
+The cloud announces an interruption about two minutes (AWS) or half a minute (GCP) in advance, only at the node's
+metadata address. Ray does not look there: without a drain, the loss of the node would count against
+`train.max_failures`. Draining makes Ray's scheduler place nothing new on the node, and makes Ray Train expect the loss
+and restart from the last checkpoint on other nodes. On Kubernetes and Slurm, `ray start --block` drains its node when
+it is terminated; this module is for clusters of `ray up`.
 
 Both clouds are polled every few seconds. Not used: AWS' rebalance recommendation, which comes earlier but often without
-an interruption, and GCP's blocking request (`wait_for_change`), which would be a second way of waiting.
+an interruption, and GCP's blocking request (`wait_for_change`), which would add a second waiting mechanism.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Notice:
 
     Attributes:
       message: the cloud's, for Ray's logs.
-      remaining_s: seconds until the node is taken away.
+      remaining_s: seconds until the node is reclaimed.
     """
 
     message: str
@@ -96,8 +96,8 @@ def this_node(address: str) -> tuple[str, str]:
 def drain(notice: Notice, address: str = "auto", node_id: str | None = None) -> None:
     """Drains this node, or `node_id`.
 
-    Like `ray drain-node`, but that command does not find out which node it runs on, and waits forever for a cluster
-    that does not answer.
+    Like `ray drain-node`, but that command cannot determine which node it runs on, and waits forever for a cluster that
+    does not answer.
 
     Raises:
       ConnectionError: the cluster does not answer, or refuses.
@@ -116,7 +116,7 @@ def drain(notice: Notice, address: str = "auto", node_id: str | None = None) -> 
 
 
 def watch(poll: Callable[[], Notice | None], handle: Callable[[Notice], None], poll_s: float = POLL_S) -> Notice:
-    """Polls until there is a notice, then handles it; what fails with an OSError is logged and retried.
+    """Polls until there is a notice, then handles it; an OSError is logged and the attempt is repeated.
 
     Returns:
       the notice that was handled.

@@ -1,4 +1,4 @@
-"""Other recognizers behind the interface of our reader, so that one run scores all of them alike.
+"""Other recognizers behind the interface of our reader, so that one run scores all of them in the same way.
 
 They are not dependencies: rapidocr requires its own build of OpenCV, and Tesseract is a program. A baseline reads the
 image as it is; the only setting is the mode for a single word or line.
@@ -19,7 +19,7 @@ from textscanner.errors import UserError
 from textscanner.inference.postprocess import Reading
 
 RAPIDOCR_REMEDY = (
-    "install it without its requirements, which would bring a second OpenCV: "
+    "install it without its dependencies, which would add a second OpenCV: "
     "pip install --no-deps rapidocr omegaconf antlr4-python3-runtime pyclipper shapely colorlog"
 )
 TESSERACT_REMEDY = "install the program and its binding: apt-get install tesseract-ocr && pip install pytesseract"

@@ -10,7 +10,7 @@ from typing import Any
 from cluster.config import WorkerConfig
 from cluster.preflight.probe import Address, Answers, Node, NodeInfo, StorageTimes, join_labels
 
-MAX_SKEW_S = 5.0  # S3 signatures allow 15 minutes, but logs of several nodes must be in order of time
+MAX_SKEW_S = 5.0  # S3 signatures allow 15 minutes, but the log lines of several nodes must sort by time
 MIN_OPEN_FILES = 8192
 MIN_FREE_FRACTION = 0.05  # Ray accepts no new objects when less of the disk is free
 
@@ -114,7 +114,7 @@ def check_storage(times: Answers[StorageTimes], reads: Answers[Any], deletions: 
         for label, t in times.values.items()
     ]
     remedy = (
-        "storage must be the same place for all nodes, with permission to read, write and delete: check the endpoint, "
+        "all nodes must share the same storage, with permission to read, write and delete: check the endpoint, "
         "the permissions of the nodes' role, the network (docs/storage.md)"
     )
     return result_of("storage", problems, "\n".join(summary), remedy)

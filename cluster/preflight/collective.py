@@ -1,9 +1,9 @@
 """One real all-reduce between workers that are placed as training will place them, with a timeout.
 
-There is a process per worker: it makes the strategy with `cluster/train/strategy.py` over a TF_CONFIG like Ray Train's
+Each worker is a process that creates the strategy with `cluster/train/strategy.py` from a TF_CONFIG like Ray Train's
 and sums a vector of 64 MiB. A collective waits forever for a missing worker. So the driver waits with a timeout, then
-lets the nodes' probes connect to every worker's port, and names the workers that do not answer. Ray Train itself is
-not used: it notices that a group of workers hangs, but not which one is missing.
+lets the nodes' probes connect to every worker's port, and names the workers that do not answer. Ray Train itself is not
+used: it notices that a group of workers hangs, but not which one is missing.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def check_allreduce(
 
 
 def _unreachable(addresses: dict[str, Address], probes: Mapping[str, Any]) -> list[str]:
-    """Workers whose port takes no connection, and from where: a worker listens as soon as it waits for the others.
+    """Workers whose port accepts no connection, and from where: a worker listens as soon as it waits for the others.
 
     The workers cannot be asked themselves: while TensorFlow waits, their Python threads do not run.
     """
@@ -122,7 +122,7 @@ def _unreachable(addresses: dict[str, Address], probes: Mapping[str, Any]) -> li
         reasons = [f"from {label}: {by_rank[rank]}" for label, by_rank in refusals.values.items() if rank in by_rank]
         if reasons:
             problems.append(f"{rank} at {host}:{port} did not answer {', '.join(reasons)}")
-    everyone_answers = "every worker's port answers: one waits for something else, see its log"
+    everyone_answers = "every worker's port answers, so a worker is blocked by something else: see its log"
     return refusals.problems + (problems or [everyone_answers])
 
 

@@ -39,7 +39,7 @@ PACKAGES = ("ray", "tensorflow", "keras", "numpy", "pyarrow")
 OWN_PACKAGE = "textscanner"
 SMALL_BYTES = 1 << 10
 LARGE_BYTES = 8 << 20
-STORAGE_DEADLINE_S = 15  # training retries longer; a preflight shall say soon that storage does not answer
+STORAGE_DEADLINE_S = 15  # training retries longer; a preflight must report soon that storage does not answer
 CONNECT_TIMEOUT_S = 3.0
 GREETING = b"textscanner"
 MAX_LISTED_LABELS = 4
@@ -197,7 +197,7 @@ class Probe:
         """
         manifest = read_manifest(uri)
         if not manifest.shards:
-            raise UserError(f"{uri} holds no shard")
+            raise UserError(f"{uri} holds no shards")
         read_row_group(uri, next(manifest.shards[0].refs()))
         return manifest.num_rows
 
@@ -313,7 +313,7 @@ def _session_dir() -> str:
 
 
 def _content(uri: str, size: int) -> bytes:
-    """Bytes that no other object has, so that a stale or a wrong object is noticed."""
+    """Bytes that no other object has, so that a stale or wrong object is detected."""
     seed = hashlib.sha256(uri.encode()).digest()
     return (seed * (size // len(seed) + 1))[:size]
 
@@ -353,7 +353,7 @@ def _refusal(address: Address, greeting: bytes) -> str:
 
 
 def _error_message(error: Exception) -> str:
-    """What a remote call raised, on one line."""
+    """The error of a remote call, on one line."""
     cause = getattr(error, "cause", None) or error
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     return lines[-1].strip() if isinstance(cause, ray.exceptions.RayError) else " ".join(lines)

@@ -1,4 +1,4 @@
-"""`preflight(spec, storage_uri)`: all checks, from those that are cheap to those that take a minute.
+"""`preflight(spec, storage_uri)`: all checks, from the cheap ones to those that take a minute.
 
 The resources of the workers are reserved first, which makes an autoscaler start their nodes, and stay reserved until
 the short training takes them over: every check sees the nodes that training will use.
@@ -81,7 +81,7 @@ class Survey:
 def preflight(spec: RunSpec, storage_uri: str, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> Iterator[CheckResult]:
     """Runs all checks; yields each result as soon as it is known.
 
-    What it writes is below `storage_uri/.preflight-ID` and is removed at the end.
+    Everything it writes is below `storage_uri/.preflight-ID` and is removed at the end.
     """
     scratch_uri = f"{absolute_uri(storage_uri).rstrip('/')}/.preflight-{uuid.uuid4().hex[:8]}"
     with local_session(local_cluster_cpus(spec)):
@@ -212,7 +212,7 @@ def watch_training(run: MonitoredRun, step_s: float = DEFAULT_TIMEOUTS.step_s) -
         report = list(run.reports(step_s))[-1]
     except RunError as error:
         remedy = (
-            "a training with this config would fail in the same way: see the message, and docs/clusters.md. "
+            "training with this config would fail in the same way: see the message, and docs/clusters.md. "
             "If the first step is only slow (compilation), allow more time for a step"
         )
         return CheckResult(TRAINING, False, str(error), remedy)

@@ -1,4 +1,4 @@
-"""Timeouts of a preflight; apart from the rest, so that a command's help need not import Ray."""
+"""Timeouts of a preflight, in a module of their own so that a command's help need not import Ray."""
 
 from __future__ import annotations
 

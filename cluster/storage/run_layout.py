@@ -33,7 +33,7 @@ class RunLayout:
 
     @property
     def config(self) -> str:
-        """The run's config, written first and only if absent: of two runs with one name, one gets the folder."""
+        """The run's config, written first and only if absent, so only one of two equally named runs gets it."""
         return f"{self.root}/config.json"
 
 
@@ -51,7 +51,7 @@ class SweepLayout:
 
     @property
     def marker(self) -> str:
-        """The sweep's settings. A folder with this file is a sweep's."""
+        """The sweep's settings. This file marks a folder as a sweep's."""
         return f"{self.root}/{SWEEP_NAME}"
 
     @property

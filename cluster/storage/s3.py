@@ -6,8 +6,9 @@ the credentials only from the AWS default chain (environment, profile, instance 
 itself. The filesystem pickles as its settings, so that no secret leaves the process: a pickled
 `pyarrow.fs.S3FileSystem` contains it in clear text.
 
-Every operation is retried with jittered exponential back-off until it succeeds, cannot succeed, or its deadline
-is over. Then `translate_errors` turns the failure into a StorageError (`s3_errors.py` classifies and words it).
+Every operation is retried with jittered exponential back-off until it succeeds, cannot succeed, or its deadline has
+passed. Then `translate_errors` turns the failure into a StorageError (`s3_errors.py` classifies it and writes the
+message).
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def with_retries(operation: Callable[[], T], settings: StorageSettings | None = 
     """Calls `operation` until it succeeds, with jittered exponential back-off after transient failures.
 
     Raises:
-      OSError or botocore's errors: the last failure, if it is not transient or `settings.deadline_s` is over.
+      OSError or botocore's errors: the last failure, if it is not transient or `settings.deadline_s` has passed.
     """
     settings = settings or StorageSettings.from_environment()
     retrying = tenacity.Retrying(
@@ -137,7 +138,7 @@ def put_new_object(path: str, data: bytes) -> bool:
         except client.exceptions.ClientError as error:
             if server_answer(error)[1] != 412:  # precondition failed: the object exists
                 raise
-            # It may be our own: the answer to an earlier attempt got lost. The content decides.
+            # It may be our own, if the answer to an earlier attempt got lost: compare the content.
             existing: bytes = client.get_object(Bucket=bucket, Key=key)["Body"].read()
             return existing == data
         return True

@@ -1,7 +1,7 @@
-"""Classification and wording of storage failures.
+"""Classification of storage failures, and their error messages.
 
 `classify` decides from the server's error code and HTTP status only. The text around them names the object, and an
-object may be called `403.jpg` or `AccessDenied`. `error_message` is the one place that words a failure.
+object may be called `403.jpg` or `AccessDenied`. Only `error_message` writes messages.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 On resuming, the lines after the restored step are dropped, because the run repeats those steps. Objects in a bucket
 cannot be appended to: for a run in a bucket, the files are written to a local scratch folder, and `mirror` uploads the
-changed ones. It may run in another thread than the training.
+changed ones. `mirror` may run in a thread other than the training loop's.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ DESCRIPTIONS = {
     GRADIENT_NORM: "Global norm of the summed gradient before clipping",
     WORD_ACCURACY: "Fraction of validation words read correctly, 0 to 1",
     CHECKPOINT_SECONDS: "Duration of the last checkpoint upload",
-    RESTARTS: "How often the run was resumed from a checkpoint",
+    RESTARTS: "Number of times the run was resumed from a checkpoint",
 }
 # Which metric of `training_loop` each gauge shows.
 LOOP_METRICS = {

@@ -83,7 +83,7 @@ TRACKERS: dict[str, Callable[[str, RunSpec, str | None], Tracker]] = {"mlflow": 
 
 
 class SafeTracker:
-    """A tracker that is disabled at its first error, so that training continues without it.
+    """A tracker that is disabled after its first error, so that training continues without it.
 
     Args:
       tracker: the tracker.

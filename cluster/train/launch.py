@@ -77,7 +77,7 @@ def train_run(spec: RunSpec, storage_uri: str, name: str, listener: Listener | N
     layout = RunLayout(absolute_uri(storage_uri), name)
     _claim_folder(layout, config)
     root = open_uri(layout.root)
-    # Ray refuses to resume when a checkpoint of its own list is gone. Storage and our retention decide which there are.
+    # Ray refuses to resume if a checkpoint in its own list is gone. Storage and our retention decide which ones exist.
     root.join(RAY_SNAPSHOT_NAME).delete()
     with local_session(local_cluster_cpus(spec)):
         _check_cpus(spec)
@@ -102,7 +102,7 @@ def train_run(spec: RunSpec, storage_uri: str, name: str, listener: Listener | N
 
 
 def describe(spec: RunSpec) -> list[str]:
-    """Describes data, batch, steps and model of a run, a line each; reads the manifests of the data sets.
+    """Describes data, batch, steps and model of a run, one line each; reads the manifests of the data sets.
 
     Raises:
       UserError: a data set is missing, the config names none, or nothing could be learned from them.
@@ -126,7 +126,7 @@ def describe(spec: RunSpec) -> list[str]:
     device = f"{workers.gpus_per_worker} GPU" if workers.gpus_per_worker else "CPU"
     lines.append(
         f"batch   {workers.workers} workers x {workers.replicas_per_worker} replicas ({device}) x "
-        f"{spec.replica_batch_size} images = {train.global_batch_size} a step, from {config.data.num_streams} streams"
+        f"{spec.replica_batch_size} images = {train.global_batch_size} per step, from {config.data.num_streams} streams"
     )
     num_images = train.num_steps * train.global_batch_size
     lines.append(f"steps   {train.num_steps:,} = {num_images:,} images = {num_images / num_train_rows:.2f} epochs")
@@ -138,7 +138,7 @@ def describe(spec: RunSpec) -> list[str]:
 
 
 def _train_loop(settings: dict[str, Any]) -> None:
-    """Ray Train's entry in each worker. Imported there only: the driver needs neither the network nor its memory."""
+    """Ray Train's entry point in each worker. Imported only there, so that the driver does not load the network."""
     from cluster.train.worker import WorkerSettings, train_worker
 
     train_worker(WorkerSettings(**settings))
@@ -155,7 +155,7 @@ def _scaling(spec: RunSpec) -> ScalingConfig:
 def local_cluster_cpus(spec: RunSpec) -> int:
     """CPUs to give a Ray cluster on one machine: enough for the workers and two reading tasks.
 
-    There they only count what may run at once; cores are shared all the same, so more than the machine has is fine.
+    There, CPUs only limit what runs at once; cores are shared in any case, so more than the machine has is fine.
     """
     train, data = spec.runtime.train, spec.runtime.data
     required = train.workers * train.cpus_per_worker + 2 * data.cpus_per_read_task
@@ -163,7 +163,7 @@ def local_cluster_cpus(spec: RunSpec) -> int:
 
 
 def cpu_shortage(spec: RunSpec) -> str:
-    """Says why the connected cluster has too few CPUs for the workers and one reading task; empty if it has enough."""
+    """Explains why the cluster has too few CPUs for the workers and one reading task; empty if it has enough."""
     cluster_cpus = cluster_limits().get("CPU", 0.0)
     read_cpus = spec.runtime.data.cpus_per_read_task
     worker_cpus = spec.runtime.train.workers * spec.runtime.train.cpus_per_worker
@@ -188,7 +188,7 @@ def check_init(init: str) -> None:
     """
     if init and not open_uri(fetch_checkpoint(init)).join(STATE_NAME).exists():
         bundled = ", ".join(shipped_weights()) or "none"
-        raise UserError(f"train.init is {init!r}: there is no checkpoint; bundled weights: {bundled}")
+        raise UserError(f"train.init is {init!r}: there is no checkpoint there; bundled weights: {bundled}")
 
 
 def with_absolute_uris(spec: RunSpec) -> RunSpec:

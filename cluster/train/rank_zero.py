@@ -1,4 +1,4 @@
-"""What rank 0 writes besides training: metrics, images, messages to the driver, checkpoints in storage.
+"""Outputs that only rank 0 writes: metrics, images, messages to the driver, checkpoints in storage.
 
 All ranks hold identical weights, so one of them writes for all. `RankZeroOutputs` exists on rank 0 only.
 """

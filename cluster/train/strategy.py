@@ -1,4 +1,4 @@
-"""Makes the `tf.distribute` strategy from TF_CONFIG; sets threads and GPU memory before TensorFlow starts devices."""
+"""Creates the `tf.distribute` strategy from TF_CONFIG; sets threads and GPU memory before device initialization."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What each worker process of Ray Train runs: joins the training loop to data, storage and the other workers.
+"""The training function of each Ray Train worker: connects the training loop to data, storage and the other workers.
 
-Every rank takes the same number of steps and reports equally often, or collectives hang. What only rank 0 does is in
-`RankZeroOutputs`, which the other ranks do not have.
+Every rank takes the same number of steps and reports equally often; otherwise collectives hang. Work that only rank 0
+does is in `RankZeroOutputs`, which the other ranks do not have.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class WorkerSettings:
 
 
 def train_worker(settings: WorkerSettings) -> None:
-    """Trains until the last step. The order of resuming is fixed; `test_worker.py` checks it:
+    """Trains until the last step. The order is fixed, also when resuming; `test_worker.py` checks it:
 
     1. the strategy, before any other TensorFlow operation
     2. model and optimizer, newly initialized, identical on every rank
@@ -93,7 +93,7 @@ def _with_threads(train: WorkerConfig, local_world_size: int) -> WorkerConfig:
 def _restore(state: TrainingState, settings: WorkerSettings, rank: int) -> CheckpointMeta:
     """Restores the newest complete checkpoint in storage, which rank 0 selects for all, or starts a new run.
 
-    Storage decides and not Ray's own record of checkpoints, which may lag behind an upload.
+    Storage decides, not Ray's own record of checkpoints, which may lag behind an upload.
     """
     newest = _newest_checkpoint(settings) if rank == 0 else None
     uri = broadcast_from_rank_zero(newest[0].uri if newest else "")

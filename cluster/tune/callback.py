@@ -55,7 +55,7 @@ class SweepCallback(tune.Callback):
     def setup(
         self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
     ) -> None:
-        """Loads the results of before a restart, and starts the display."""
+        """Loads the results from before a restart, and starts the display."""
         self._results = load_results(self._layout) or SweepResults(self._metric, self._mode)
         self._previous_s, self._begin_s = self._results.elapsed_s, time.monotonic()
         console = Console(stderr=True)
@@ -159,7 +159,7 @@ class SweepCallback(tune.Callback):
         return Group(Text(f"{len(results.trials)} of {self._num_trials} trials: {counts}{budget}"), self._table())
 
     def _table(self) -> Table:
-        """The best trials and those that run."""
+        """The best trials and the running ones."""
         results = self._results
         table = Table("trial", "state", "step", self._metric, "sample", box=None)
         running = [record for record in results.trials if record.state == "running"]
@@ -173,17 +173,17 @@ class SweepCallback(tune.Callback):
 
 
 class TimeBudget(tune.Stopper):
-    """Ends a sweep after `budget_s` seconds, those before a restart counted."""
+    """Ends a sweep after `budget_s` seconds, including the time before a restart."""
 
     def __init__(self, layout: SweepLayout, budget_s: float) -> None:
         self._layout, self._budget_s = layout, budget_s
         self._end_s: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_end_s": None}  # a time of this process' clock
+        return self.__dict__ | {"_end_s": None}  # by the clock of this process
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False  # stops no single trial
+        return False  # does not stop individual trials
 
     def stop_all(self) -> bool:
         if self._end_s is None:
@@ -197,7 +197,7 @@ def _short(value: Any) -> str:
 
 
 def _failure_message(trial: Any) -> str:
-    """The last line of what the trial raised, from Tune's file on the driver's disk."""
+    """The last line of the trial's error, from Tune's file on the driver's disk."""
     path = trial.error_file
     text = pathlib.Path(path).read_text() if path and pathlib.Path(path).exists() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]

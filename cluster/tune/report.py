@@ -66,7 +66,7 @@ def page(sweep: Sweep, results: SweepResults, best: BestTrial, command: str) -> 
 
 
 def learning_curves(sweep: Sweep, results: SweepResults) -> Any:
-    """The metric over the steps, a line per trial; a cross where the scheduler stopped it."""
+    """The metric over the steps, one line per trial; a cross where the scheduler stopped it."""
     figure = _figure("step", sweep.metric)
     best_id = results.ranked()[0].trial
     for record in results.trials:
@@ -88,7 +88,7 @@ def learning_curves(sweep: Sweep, results: SweepResults) -> Any:
 
 
 def parallel_coordinates(sweep: Sweep, results: SweepResults) -> Any:
-    """An axis per key and one for the metric, a line per trial."""
+    """An axis per key and one for the metric, one line per trial."""
     import plotly.graph_objects
 
     ranked = results.ranked()

@@ -49,7 +49,7 @@ class TrialRecord:
       sample: its sampled values, without those whose condition is not met.
       points: its validations, by step.
       error: why it failed; empty if it did not, or was retried.
-      failures: how often it failed, retries included.
+      failures: number of failures, retries included.
     """
 
     trial: str
@@ -138,7 +138,7 @@ class SweepResults:
 
 
 def load_results(layout: SweepLayout) -> SweepResults | None:
-    """The results of a sweep so far; None before its first."""
+    """The results of a sweep so far; None before the first result."""
     location = open_uri(layout.results)
     if not location.exists():
         return None

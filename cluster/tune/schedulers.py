@@ -16,7 +16,7 @@ from cluster.tune.results import load_results
 
 
 class _Resumable:
-    """Mixin: stands before a Tune scheduler among the bases."""
+    """Mixin: goes before a Tune scheduler in the list of base classes."""
 
     _layout: SweepLayout
 

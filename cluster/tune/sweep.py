@@ -62,8 +62,8 @@ class Sweep:
       mode: whether the best trial has the largest or the smallest metric.
       budget_s: time limit of the whole sweep in seconds, restarts included; None for no limit.
       seed: of the samples.
-      retries: how often a failed trial is retried.
-      stall_s: a trial that takes no step for so many seconds has failed.
+      retries: number of times a failed trial is retried.
+      stall_s: a trial that takes no step for this many seconds has failed.
       warm_start: URI of an earlier sweep whose trials `tpe` learns from first; empty for none.
 
     Raises:
@@ -136,7 +136,7 @@ class Sweep:
         return SweepLayout(absolute_uri(self.storage_uri), self.name)
 
     def describe(self) -> list[str]:
-        """Describes trials, steps and budget, a line each."""
+        """Describes trials, steps and budget, one line each."""
         train, workers = self.config.train, self.spec.runtime.train.workers
         keys = ", ".join(self.space.domains)
         lines = [
@@ -193,7 +193,7 @@ def run_sweep(sweep: Sweep) -> SweepResults:
 
     Raises:
       UserError: the folder holds another sweep, the data is missing, or no trial fits the cluster.
-      RunError: no trial gave a result, or Ray Tune ended before all trials were done.
+      RunError: no trial reported a result, or Ray Tune ended before all trials were done.
 
     Example:
       >>> from cluster.config import RunSpec, override
@@ -217,7 +217,7 @@ def run_sweep(sweep: Sweep) -> SweepResults:
     results = load_results(layout)
     if results is None or not results.ranked():
         errors = {record.error for record in results.trials if record.error} if results else set()
-        raise RunError(f"no trial gave a result: {'; '.join(sorted(errors)) or 'none was validated'}")
+        raise RunError(f"no trial reported a result: {'; '.join(sorted(errors)) or 'none was validated'}")
     num_done = sum(results.count(state) for state in ("finished", "stopped", "failed"))
     if num_done < sweep.num_trials and not (sweep.budget_s and results.elapsed_s >= sweep.budget_s):
         raise RunError(f"Ray Tune ended with {num_done} of {sweep.num_trials} trials done")
@@ -253,7 +253,7 @@ def max_concurrent_trials(spec: RunSpec, resources: dict[str, float]) -> int:
         scarce = min(fitting, key=lambda name: fitting[name])
         raise UserError(
             f"no trial fits the cluster: {train.workers} workers x {train.cpus_per_worker:g} CPU and "
-            f"{train.gpus_per_worker} GPU, and {read_cpus:g} CPU to read, make {required[scarce]:g} {scarce}; the "
+            f"{train.gpus_per_worker} GPU, and {read_cpus:g} CPU to read, need {required[scarce]:g} {scarce}; the "
             f"cluster has {resources.get(scarce, 0.0):g}. Lower train.workers or train.cpus_per_worker, or add nodes"
         )
     return min(fitting.values())
@@ -331,7 +331,7 @@ def _tuner(sweep: Sweep, spec: RunSpec, max_concurrent: int) -> tune.Tuner:
             storage_path=open_uri(layout.root).path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=sweep.retries),
-            # All of Tune's checkpoints are kept: they are pointers of some hundred bytes. Tune would delete one before
+            # All of Tune's checkpoints are kept: they are pointers of a few hundred bytes. Tune would delete one before
             # it saves that there is a newer one; a driver killed in between could never start the trial again.
             checkpoint_config=tune.CheckpointConfig(num_to_keep=None),
             callbacks=[callback],
@@ -457,7 +457,7 @@ def _warm_start_trials(sweep: Sweep) -> tuple[list[Sample], list[float]]:
     storage_uri, _, name = absolute_uri(sweep.warm_start).rstrip("/").rpartition("/")
     results = load_results(SweepLayout(storage_uri, name))
     if results is None or not results.ranked():
-        raise UserError(f"warm_start is {sweep.warm_start!r}: there is no sweep with results")
+        raise UserError(f"warm_start is {sweep.warm_start!r}: there is no sweep with results there")
     if results.metric != sweep.metric:
         raise UserError(f"warm_start is {sweep.warm_start!r}: it measured {results.metric}, not {sweep.metric}")
     usable = [

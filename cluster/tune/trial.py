@@ -1,8 +1,9 @@
 """One trial of a sweep: a sample is applied to the config, and `train_run` trains it like any other run.
 
-The trial's run folder is its memory. When Tune starts a trial again (lost node, killed driver, retry), the trial first
-reports the checkpoints that its folder holds, then resumes from the newest. Tune's own checkpoint of a trial is only a
-pointer to one in storage: a paused trial finds its checkpoint again through it, and PBT starts a trial from another's.
+All state of a trial is in its run folder. When Tune starts a trial again (lost node, killed driver, retry), the trial
+first reports the checkpoints that its folder holds, then resumes from the newest. Tune's own checkpoint of a trial is
+only a pointer to one in storage: a paused trial finds its checkpoint through it, and PBT starts a trial from the
+checkpoint of another one.
 
 A run that stalls (`cluster/train/stall_monitor.py`) is a failed trial: its processes end with the trial's, and the
 sweep continues.

@@ -185,7 +185,7 @@ def test_label_adds_quads_where_the_reading_equals_the_label(ray_session, overfi
         np.testing.assert_array_equal(row.quads, known.quads)
     assert (tmp_path / "out" / "samples.png").exists()
     assert label_job(arguments) == 2
-    assert "holds a data set" in capsys.readouterr().err
+    assert "already holds a data set" in capsys.readouterr().err
     only_labelled = [*arguments[:3], str(tmp_path / "alone"), "--only-labelled"]
     assert label_job(only_labelled) == 0
     assert all(row.quads is not None for row in read_records(str(tmp_path / "alone")))

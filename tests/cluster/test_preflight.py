@@ -73,7 +73,7 @@ def test_a_folder_that_nodes_do_not_share_fails_the_check(ray_session, tmp_path)
         (tmp_path / name).mkdir()
         ray.get(probe.__ray_call__.remote(lambda _, folder: os.chdir(folder), str(tmp_path / name)))
     check = try_storage(probes, "/proc/self/cwd/runs")
-    assert not check.ok and "the same place for all nodes" in check.remedy
+    assert not check.ok and "all nodes must share the same storage" in check.remedy
     assert check.finding.count("reading what another node wrote") == 2
     assert try_storage(probes, str(tmp_path / "shared")).ok
 

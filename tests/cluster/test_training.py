@@ -191,7 +191,7 @@ def test_invalid_commands_are_refused_with_a_message_and_start_nothing(ray_sessi
     assert "data.num_streams is 4" in capsys.readouterr().err
     assert train_job(["tiny", "--train", train, "--val", val, *run, "--workers", "2", "--dry-run"]) == 0
     output = capsys.readouterr().out
-    assert "2 workers x 1 replicas (CPU) x 4 images = 8 a step" in output and '"learning_rate": 0.005' in output
+    assert "2 workers x 1 replicas (CPU) x 4 images = 8 per step" in output and '"learning_rate": 0.005' in output
     assert train_job(["tiny", "--train", train, "--val", val, *run, "--init", str(tmp_path / "nowhere")]) == 2
     assert "nowhere': there is no checkpoint" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()

@@ -107,9 +107,9 @@ def test_user_errors_name_what_there_is(run, bucket, tmp_path, capsys):
     assert pull_job(["s3://no-such-bucket/run", *to]) in (1, 2)
     assert "no-such-bucket" in capsys.readouterr().err
     assert pull_job([run, "--metric", "val/nothing", *to]) == 2
-    assert f"there are {BEST_METRIC}" in capsys.readouterr().err
+    assert f"available: {BEST_METRIC}" in capsys.readouterr().err
     assert pull_job([run, "--step", "7", *to]) == 2
-    assert "there are steps 10, 20, 30" in capsys.readouterr().err
+    assert "the run has steps 10, 20, 30" in capsys.readouterr().err
     assert pull_job([run]) == 2
     assert "--to is missing" in capsys.readouterr().err
 

@@ -98,14 +98,14 @@ def _read_image(files: Files, folder: str, name: str) -> bytes | None:
     for candidate in (f"{folder}{name}", f"{folder}images/{name}"):
         try:
             return files.read(candidate)
-        except (KeyError, ValueError):  # a name that no file can have is a ValueError
+        except (KeyError, ValueError):  # a name that no file can have raises a ValueError
             continue
     return None
 
 
 @dataclasses.dataclass(frozen=True)
 class JsonLines(LabelledImages):
-    """One JSON object a line: {"file": ..., "text": ..., "split": ..., "boxes": [[x, y, width, height], ...]}."""
+    """One JSON object per line: {"file": ..., "text": ..., "split": ..., "boxes": [[x, y, width, height], ...]}."""
 
     split: str | None = None
 
@@ -218,8 +218,8 @@ class Trdg(LabelledImages):
     """TextRecognitionDataGenerator.
 
     Texts are in the file names (`text_7.jpg` or `7_text.jpg`), or in a label file of lines `7.jpg text`. Box files
-    beside the images are `_boxes.txt` (x0 y0 x1 y1 a line) or Tesseract's `.box` (character x0 y0 x1 y1 page, y counted
-    from the bottom).
+    beside the images are `_boxes.txt` (x0 y0 x1 y1 per line) or Tesseract's `.box` (character x0 y0 x1 y1 page, y
+    counted from the bottom).
     """
 
     def rows(self) -> Iterator[Row]:
@@ -255,7 +255,7 @@ class Trdg(LabelledImages):
             return None
         try:
             text = self._files.read(f"{row.file.rpartition('.')[0]}{suffix}").decode()
-            # Four numbers a line; in a .box file the character before them may be a space.
+            # Four numbers per line; in a .box file the character before them may be a space.
             lines = [line for line in text.splitlines() if line.strip()]
             numbers = [line.rsplit(" ", 5)[1:5] if suffix == ".box" else line.split() for line in lines]
             corners = np.array(numbers, np.float32).reshape(-1, 4)
@@ -323,7 +323,7 @@ class Iiit5k(LabelledImages):
         except KeyError:
             expected = f"{variable} with {', '.join(fields)}"
             raise UserError(f"{self.uri}/{name} does not exist, or has no {expected}") from None
-        except Exception as error:  # scipy raises whatever its parser stumbles over
+        except Exception as error:  # scipy lets any exception of its parser through
             raise UserError(f"{self.uri}/{name} is not a valid MATLAB file: {error}") from None
         for row in zip(*columns, strict=True):
             yield tuple(value[0] if value.dtype.kind == "U" and value.size else value for value in row)

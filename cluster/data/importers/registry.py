@@ -1,4 +1,4 @@
-"""The table of formats, and the source of a URI. `auto` detects a format by the files that it requires.
+"""The table of formats, and how the source of a URI is opened. `auto` detects a format by the files that it requires.
 
 Importing this module is cheap, so that `--help` can list the formats: a reader is named in the table and imported when
 a source is opened. Detection never lists a whole bucket.
@@ -148,7 +148,7 @@ def _detect(uri: str, label_file: str | None) -> str:
     if label_file:
         return _format_of_label_file(files, label_file, uri)
     if has(files, DATASET_MANIFEST_NAME):
-        raise UserError(f"{uri} is a prepared data set already: train on it as it is")
+        raise UserError(f"{uri} is already a prepared data set: train on it directly")
     for format_ in _FORMATS:
         for name in (*format_.data_files, *format_.label_file_names("train", "test")):
             if has(files, name):
@@ -160,8 +160,8 @@ def _detect(uri: str, label_file: str | None) -> str:
     if any(map(is_trdg_name, first_names)):
         return "trdg"
     raise UserError(
-        f"{uri} holds no labelled images of a known format, but {', '.join(first_names[:5]) or 'nothing'}. Looked for "
-        f"{', '.join(_required_files())}: set the format (format) or the name of the label file (labels)"
+        f"{uri} holds no labelled images in a known format. It holds {', '.join(first_names[:5]) or 'no files'}. "
+        f"Looked for {', '.join(_required_files())}: set the format (format) or the name of the label file (labels)"
     )
 
 
@@ -172,7 +172,7 @@ def _required_files() -> list[str]:
 
 
 def _format_of_suffix(names: Sequence[str], formats: Sequence[Format] = _FORMATS) -> str | None:
-    """The first of the formats that one of the names ends like."""
+    """The first of the formats with a suffix that one of the names ends with."""
     for format_ in formats:
         if format_.suffixes and any(name.lower().endswith(format_.suffixes) for name in names):
             return format_.name

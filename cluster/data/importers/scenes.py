@@ -119,7 +119,7 @@ class SynthText(Scenes):
         except KeyError as error:
             expected = ", ".join(SYNTHTEXT_VARIABLES)
             raise UserError(f"{uri} does not exist or has no {error}: expected {expected}") from None
-        except Exception as error:  # scipy raises whatever its parser stumbles over
+        except Exception as error:  # scipy lets any exception of its parser through
             raise UserError(f"{uri} is not a valid MATLAB file: {error}") from None
 
 

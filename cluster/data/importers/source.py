@@ -24,7 +24,7 @@ class Source(Protocol):
     """Labelled images, read in parts. Sources and parts are small and can be pickled: one Ray task reads one part."""
 
     def count(self) -> int:
-        """Number of rows, valid or not; the number of parts if only reading the data would tell."""
+        """Number of rows, valid or not; the number of parts if the rows can only be counted by reading the data."""
         ...
 
     def version(self) -> str:

@@ -54,9 +54,9 @@ def test_a_checkpoint_is_selected_by_metric_step_or_age(run):
     assert select_checkpoint(checkpoints, "val/loss").step == 30
     assert select_checkpoint(checkpoints, step=20).step == 20
     assert select_checkpoint(checkpoints, last=True).step == 30
-    with pytest.raises(ValueError, match=r"^step is 7: there are steps 10, 20, 30"):
+    with pytest.raises(ValueError, match=r"^step is 7: the run has steps 10, 20, 30"):
         select_checkpoint(checkpoints, step=7)
-    with pytest.raises(ValueError, match=rf"^metric is 'val/x'.*there are val/loss, {BEST_METRIC}"):
+    with pytest.raises(ValueError, match=rf"^metric is 'val/x'.*available: val/loss, {BEST_METRIC}"):
         select_checkpoint(checkpoints, "val/x")
 
 

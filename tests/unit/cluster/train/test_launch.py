@@ -34,7 +34,7 @@ def test_a_run_is_described_by_its_data_batch_steps_and_model(words, tmp_path):
     spec = override(SPEC, [f'data.train=["{data}"]', "train.workers=2", "train.num_steps=4"])
     lines = describe(spec)
     assert lines[0] == f"train   {data}: 16 words, 16 with boxes"
-    assert lines[1] == "batch   2 workers x 1 replicas (CPU) x 4 images = 8 a step, from 4 streams"
+    assert lines[1] == "batch   2 workers x 1 replicas (CPU) x 4 images = 8 per step, from 4 streams"
     assert lines[2] == "steps   4 = 32 images = 2.00 epochs"
     with pytest.raises(UserError, match=r"data\.train is empty"):
         describe(SPEC)
@@ -51,7 +51,7 @@ def test_a_folder_is_resumed_with_the_same_config_and_refused_with_another(tmp_p
 def test_initial_weights_must_exist(tmp_path):
     check_init("")
     check_init("small")
-    with pytest.raises(UserError, match="there is no checkpoint; bundled weights: small"):
+    with pytest.raises(UserError, match="there is no checkpoint there; bundled weights: small"):
         check_init(str(tmp_path / "nothing"))
 
 

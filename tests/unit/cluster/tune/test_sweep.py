@@ -55,11 +55,11 @@ def test_concurrent_trials_follow_from_what_a_trial_needs(tmp_path):
     spec = make_sweep(tmp_path, "train.workers=2").spec  # 2 x 0.5 CPU, 0.5 to read, a little for the trial's driver
     assert max_concurrent_trials(spec, {"CPU": 1.6}) == 1
     assert max_concurrent_trials(spec, {"CPU": 16.0}) == 10
-    with pytest.raises(UserError, match=r"2 workers x 0.5 CPU .* make 1.51 CPU; the cluster has 1.5"):
+    with pytest.raises(UserError, match=r"2 workers x 0.5 CPU .* need 1.51 CPU; the cluster has 1.5"):
         max_concurrent_trials(spec, {"CPU": 1.5})
     gpus = override(spec, ["train.gpus_per_worker=1"])
     assert max_concurrent_trials(gpus, {"CPU": 64.0, "GPU": 5.0}) == 2
-    with pytest.raises(UserError, match=r"make 2 GPU; the cluster has 1"):
+    with pytest.raises(UserError, match=r"need 2 GPU; the cluster has 1"):
         max_concurrent_trials(gpus, {"CPU": 64.0, "GPU": 1.0})
 
 

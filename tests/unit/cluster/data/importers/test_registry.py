@@ -96,7 +96,7 @@ def test_sources_that_cannot_be_read_are_user_errors(seven_words, tmp_path):
             formats.read_all(open_source(*args, **options))
 
     assert_refused("does not exist", str(tmp_path / "none"))
-    assert_refused("holds no labelled images of a known format, but nothing", str(tmp_path))
+    assert_refused("holds no labelled images in a known format. It holds no files", str(tmp_path))
     assert_refused("format is 'xls'", str(tmp_path), "xls")
     assert_refused(r"has no labels\.tsv", str(tmp_path), "tsv")
     (tmp_path / "x.zip").write_text("no zip")
