@@ -42,7 +42,7 @@ FLAGS = (
 # The field at the start of a message, or of a further message after "; ".
 FIELD = re.compile(r"(?:^|(?<=; ))[a-z][a-z0-9_.]*(?=:| (?:is|names|needs|cannot)\b)")
 
-# Packages outside the base install, by the extra that brings them.
+# Packages outside the base install, by the extra that provides them.
 EXTRAS = {
     "train": (
         *("boto3", "botocore", "filelock", "fsspec", "ijson", "keras", "lmdb", "onnx", "optuna", "plotly", "psutil"),
@@ -53,7 +53,7 @@ EXTRAS = {
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults of options, except those that mean that nothing is set."""
+    """Shows the defaults of options, except those that stand for "not set"."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         is_unset = action.default is None or action.default is False or action.default in ("", [])
@@ -136,7 +136,7 @@ def name_flags(message: str, parser: argparse.ArgumentParser) -> str:
 
 
 def missing_extra(error: ModuleNotFoundError) -> str | None:
-    """The extra that brings the missing package; None if no extra does, which is a bug."""
+    """The extra that provides the missing package; None if no extra does, which is a bug."""
     package = (error.name or "").partition(".")[0]
     return next((extra for extra, packages in EXTRAS.items() if package in packages), None)
 
@@ -163,7 +163,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--init",
         metavar="URI",
         help="initial weights: a checkpoint to fine-tune, the name of bundled weights, or none for random weights "
-        "(default: the bundled weights named like the preset if there are any: small)",
+        "(default: the bundled weights with the preset's name, if there are any: small)",
     )
     add_config_arguments(parser)
 
@@ -184,10 +184,10 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_VOCABULARY,
         metavar="WORDS",
         help="word prior that corrects ambiguous characters: languages (en, de, en+de, ...), a file with one word per "
-        "line, or none for the network's output alone",
+        "line, or none to use the network's output unchanged",
     )
     group.add_argument(
-        "--lexicon", metavar="FILE", help="closed list of words, one per line; the closest word is the result"
+        "--lexicon", metavar="FILE", help="file with one word per line; each reading becomes the closest of these words"
     )
 
 

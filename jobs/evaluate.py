@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         "datasets",
         nargs="+",
         metavar="DATASET",
-        help="a prepared data set, or labelled images in a format of the prepare command; "
+        help="a prepared data set, or labelled images in a format that the prepare command reads; "
         "NAME=DATASET names it in the table and the JSON",
     )
     parser.add_argument("--json", metavar="FILE", help="write the scores to FILE")
@@ -50,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--onnx", action="store_true", help="evaluate the checkpoint's model.onnx, which the read command uses"
     )
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="Ray actors, for large prepared data sets")
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="number of Ray actors, for large prepared data sets"
+    )
     return parser
 
 
@@ -98,7 +100,7 @@ def _print_table(scores: Mapping[str, Mapping[str, DatasetScore]], notes: Mappin
 
     Args:
       scores: by recognizer, then by data set.
-      notes: text behind a recognizer's name.
+      notes: text after a recognizer's name.
     """
     from rich.console import Console
     from rich.table import Column, Table

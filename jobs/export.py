@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jobs.cli import HelpFormatter, cli_errors, local_folder, program
 from textscanner.errors import UserError
 
-if TYPE_CHECKING:  # importing them loads TensorFlow, or takes time that --help does not have
+if TYPE_CHECKING:  # importing them loads TensorFlow, or takes too long for --help
     import numpy as np
 
     from textscanner.data.schema import WordRecord
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{path}  ({_megabytes(path):.1f} MB, {METADATA_NAME} beside it)")
     run = open_exported(path)
     total = Comparison()
-    if not args.int8:  # rounding changes what is read in noise, and that does not matter
+    if not args.int8:  # rounding may change readings of noise, which does not matter
         total += _print_comparison("noise", compare(reader, run, noise(reader)))
     for name, records in _checked_words(args.check or ()):
         images = [_image(record) for record in records]
@@ -173,13 +173,13 @@ def _print_comparison(name: str, comparison: Comparison) -> Comparison:
 
 def _problem(total: Comparison) -> str:
     """Why a float model must not be used; empty if it reads all images as the checkpoint does."""
-    return f"{total.num_different} images are read differently than by the checkpoint" if total.num_different else ""
+    return f"{total.num_different} images are read differently by the exported model" if total.num_different else ""
 
 
 def _int8_problem(total: Comparison, limit_percent: float) -> str:
     """Why a quantized model must not be used; empty if it may.
 
-    Rounding may change words that the checkpoint is not sure of, so only the others count.
+    Rounding may change words that the checkpoint reads with low confidence, so only the others count.
     """
     if not total.num_sure:
         return "the checkpoint is sure of none of the words, so nothing could be compared; --check words that it reads"

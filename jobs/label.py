@@ -13,7 +13,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program("label"),
         description="Reads a data set without character quads and writes a copy of it. Words that the model reads as "
-        "labelled get the quads that the model localized.",
+        "labelled get the quads that the model predicts.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, a run, or bundled weights: small")

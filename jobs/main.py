@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @cli_errors(_parser)
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a verb with the arguments behind it; returns its exit code."""
+    """Runs a verb with the arguments after it; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     verb = parser.parse_args(arguments[:1]).verb

@@ -20,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=HelpFormatter,
     )
     parser.add_argument("action", choices=("start", "stop", "status"), help="what to do")
-    parser.add_argument("--folder", default=DEFAULT_FOLDER, metavar="DIR", help="folder of the objects")
+    parser.add_argument("--folder", default=DEFAULT_FOLDER, metavar="DIR", help="folder for the objects")
     return parser
 
 

@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=program("preflight"),
         description="Checks nodes, storage, data and network before a long run. Takes the arguments of the train "
         "command.",
-        epilog="Exit code: 0 all green, 1 at least one check is red, 2 a mistake in the command.",
+        epilog="Exit code: 0 all green, 1 at least one check is red, 2 invalid arguments.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("preset", nargs="?", metavar="PRESET", help=f"paper, small or tiny (default: {DEFAULT_PRESET})")

@@ -47,10 +47,10 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=PrepareSettings.max_reject_share,
         metavar="X",
-        help="fail if more than this share is rejected; 0..1",
+        help="fail if more than this share of the rows is rejected; 0..1",
     )
     parser.add_argument(
-        "--shard-mib", type=int, default=PrepareSettings.shard_mib, metavar="N", help="largest shard in MiB"
+        "--shard-mib", type=int, default=PrepareSettings.shard_mib, metavar="N", help="maximum size of a shard in MiB"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing data set")
     return parser

@@ -29,7 +29,9 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--last", action="store_true", help="download the newest checkpoint")
     parser.add_argument("--metric", default=BEST_METRIC, metavar="NAME", help="metric that defines the best checkpoint")
     parser.add_argument("--mode", choices=("max", "min"), default="max", help="maximize or minimize the metric")
-    parser.add_argument("--list", action="store_true", help="list the checkpoints with their metrics, download none")
+    parser.add_argument(
+        "--list", action="store_true", help="list the checkpoints with their metrics, without downloading"
+    )
     return parser
 
 

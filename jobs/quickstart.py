@@ -1,4 +1,4 @@
-"""`make quickstart`: renders words, trains a model on two workers, and reads words that it has never seen.
+"""`make quickstart`: renders words, trains a model on two workers, and reads words that were not in the training set.
 
 A stage that is complete is not repeated; an interrupted training resumes.
 """
@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         "--storage",
         default=FOLDER,
         metavar="URI",
-        help="where data and run are stored: a folder, s3://bucket/prefix, or s3 for a local S3 server that is started",
+        help="where data and run are stored: a folder, s3://bucket/prefix, or s3 to start a local S3 server",
     )
     return parser
 
@@ -64,7 +64,7 @@ def _run(storage: str, setup: str = "") -> int:
     def headline(text: str) -> None:
         print(f"\n[{time.monotonic() - start:4.0f} s] {text}", flush=True)
 
-    headline(f"1/4 rendering {TRAIN_WORDS:,} words to train on, and {HELDOUT_WORDS:,} other words in other fonts")
+    headline(f"1/4 rendering {TRAIN_WORDS:,} training words and {HELDOUT_WORDS:,} held-out words in other fonts")
     _render(train, TRAIN_WORDS, "train")
     _render(heldout, HELDOUT_WORDS, "heldout")
     headline("2/4 training on two workers")
@@ -73,7 +73,7 @@ def _run(storage: str, setup: str = "") -> int:
         return exit_code
     headline("3/4 evaluating on the held-out words")
     exit_code = _evaluate(run, heldout, out)
-    headline("4/4 drawing readings on the words")
+    headline("4/4 drawing the readings")
     checkpoint = _draw_overlays(run, heldout, out)
     headline(f"done\n  {out}/report.png     training curves, correct and incorrect readings")
     print(f"  {out}/overlays/      characters and their order on each word\n  {out}/report.json    scores")

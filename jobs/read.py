@@ -21,7 +21,7 @@ from textscanner.checkpoint_files import DEFAULT_WEIGHTS, shipped_weights
 from textscanner.data.image_files import IMAGE_SUFFIXES, is_image_name
 from textscanner.errors import UserError
 
-if TYPE_CHECKING:  # importing them takes time that --help does not have
+if TYPE_CHECKING:  # importing them takes too long for --help
     import numpy as np
 
     from textscanner.inference.onnx_reader import OnnxReader
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--overlay",
         metavar="DIR",
-        help="write copies of the images to DIR with the characters and their order drawn in",
+        help="save copies of the images to DIR, with the characters and their order drawn on them",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line, with positions in pixels")
     return parser

@@ -30,7 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split", choices=("train", "heldout", "all"), default="train", help="part of the words and fonts to use"
     )
-    parser.add_argument("--fonts", nargs="*", default=[], metavar="DIR", help="more folders with .ttf or .otf files")
+    parser.add_argument(
+        "--fonts", nargs="*", default=[], metavar="DIR", help="additional folders with .ttf or .otf files"
+    )
     parser.add_argument(
         "--words", metavar="FILE", help="text file with one word per line (default: a frequency list of English words)"
     )

@@ -21,15 +21,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_run_arguments(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="training workers (train.workers)")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the config and the batch arithmetic, train nothing"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="print the config and the batch sizes, without training")
     return parser
 
 
 @cli_errors(_parser)
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains; returns the exit code: 0 done, 1 the run failed, 2 a mistake in the command."""
+    """Trains; returns the exit code: 0 done, 1 the run failed, 2 invalid arguments."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(arguments)
     spec = run_spec(args, args.workers)

@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metric", default=BEST_METRIC, metavar="NAME", help="metric that ranks the trials")
     parser.add_argument("--mode", default="max", choices=("max", "min"), help="maximize or minimize the metric")
     parser.add_argument(
-        "--budget-minutes", type=float, metavar="MINUTES", help="time limit; the sweep ends with unfinished trials"
+        "--budget-minutes", type=float, metavar="MINUTES", help="time limit of the sweep; unfinished trials are stopped"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the samples")
     parser.add_argument("--retries", type=int, default=1, metavar="N", help="retries of a failed trial")
@@ -65,13 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--retrain", type=int, metavar="STEPS", help="afterwards train the best config for STEPS steps, as NAME/winner"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the sweep's arithmetic, train nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print trials, steps and budget, without training")
     return parser
 
 
 @cli_errors(_parser)
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the sweep; returns the exit code: 0 done, 1 no trial gave a result, 2 a mistake in the command."""
+    """Runs the sweep; returns the exit code: 0 done, 1 no trial reported a result, 2 invalid arguments."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(arguments)
     from cluster.errors import RunError
