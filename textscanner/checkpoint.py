@@ -148,7 +148,13 @@ def read_meta(folder: pathlib.Path) -> CheckpointMeta:
       UserError: it is missing or cannot be read.
     """
     values = _read_json(folder, STATE_NAME)
-    return CheckpointMeta(int(values["step"]), float(values["threshold"]), dict(values["metrics"]))
+    try:
+        return CheckpointMeta(int(values["step"]), float(values["threshold"]), dict(values["metrics"]))
+    except KeyError as error:
+        problem = f"it has no {error}"
+    except (TypeError, ValueError) as error:
+        problem = str(error)
+    raise UserError(f"{folder / STATE_NAME} is damaged: {problem}; use another checkpoint")
 
 
 def read_config(folder: pathlib.Path) -> Config:
@@ -157,13 +163,13 @@ def read_config(folder: pathlib.Path) -> Config:
     Raises:
       UserError: it is missing or not valid.
     """
-    return Config.from_dict(_read_json(folder, CONFIG_NAME))
+    return Config.from_dict(_read_json(folder, CONFIG_NAME), str(folder / CONFIG_NAME))
 
 
 def _read_json(folder: pathlib.Path, name: str) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / name).read_text()))
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:  # TypeError: JSON, but not an object
         raise UserError(
             f"{folder} is not a checkpoint ({name}: {error.__class__.__name__}); "
             f"give a folder with {CONFIG_NAME}, {STATE_NAME} and {WEIGHTS_NAME}"

@@ -83,8 +83,15 @@ class ModelConfig:
     """ImageNet weights for `resnet50`: `none`, `download` (Keras), or the path of a Keras ResNet-50 weights file."""
 
     def __post_init__(self) -> None:
-        for name in ("map_stride_y", "map_stride_x"):
+        for name in ("map_stride_y", "map_stride_x", "stem_channels", "feature_channels", "head_channels"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "must be at least 1")
+        for name in ("gru_units", "attention_blocks"):
+            require(getattr(self, name) >= 0, f"model.{name}", getattr(self, name), "must not be negative; 0 is none")
+        for name in ("stage_channels", "stage_blocks", "order_channels"):
+            values = getattr(self, name)
+            require(all(value >= 1 for value in values), f"model.{name}", values, "each must be at least 1")
+        strides = self.stage_strides
+        require(min((s for pair in strides for s in pair), default=1) >= 1, "model.stage_strides", strides, "each >= 1")
         for axis, size, stride in (
             ("height_px", self.height_px, self.map_stride_y),
             ("width_px", self.width_px, self.map_stride_x),
@@ -330,13 +337,19 @@ class Config:
         return values
 
     @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> Config:
+    def from_dict(values: Mapping[str, Any], path: str = "") -> Config:
         """The config in such a dict.
+
+        Args:
+          path: of the file that holds it; errors begin with it.
 
         Raises:
           UserError: naming each value that is unknown or breaks a rule.
         """
-        return parse(_ADAPTER, values)
+        try:
+            return parse(_ADAPTER, values)
+        except UserError as error:
+            raise (UserError(f"{path}: {error}") if path else error) from None
 
 
 _ADAPTER = pydantic.TypeAdapter(Config)
@@ -359,6 +372,32 @@ _REPLACED_KEYS = {
     "train.picture_every": "train.image_every_steps",
 }
 
+# Keys that configs contained before they were split: `cluster/config.py` has them now. As assignments they are valid.
+_MOVED_KEYS = (
+    *("train.workers", "train.gpus_per_worker", "train.cpus_per_worker", "train.threads_per_worker"),
+    *("train.max_failures", "train.keep_checkpoints", "train.tracker"),
+    *("data.task_cpus", "data.cpus_per_read_task", "data.prefetch_batches", "data.cache_dir", "data.cache_gib"),
+)
+
+
+def json_object(content: str | bytes, path: str, remedy: str) -> dict[str, Any]:
+    """Parses the JSON object that a file holds.
+
+    Args:
+      path: of the file, for the error.
+      remedy: what to do if the file is damaged.
+
+    Raises:
+      UserError: it is not a JSON object.
+    """
+    try:
+        values = json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}; {remedy}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object; {remedy}")
+    return values
+
 
 def parse(adapter: pydantic.TypeAdapter[T], values: Mapping[str, Any]) -> T:
     """The validated object of a JSON-compatible dict.
@@ -374,6 +413,11 @@ def parse(adapter: pydantic.TypeAdapter[T], values: Mapping[str, Any]) -> T:
 
 def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
+    if key in _MOVED_KEYS and problem["type"] == "unexpected_keyword_argument":
+        return (
+            f"the key {key} is no longer part of a checkpoint's config (it says where and how a run runs): remove it "
+            f"from the file; set it with {_REPLACED_KEYS.get(key, key)}=value when training"
+        )
     if key in _REPLACED_KEYS:
         return f"{key} was renamed: use {_REPLACED_KEYS[key]}"
     message: str = problem["msg"].removeprefix("Value error, ")
@@ -400,7 +444,7 @@ def assign(values: dict[str, Any], assignment: str) -> None:
     """Writes one `section.key=value` assignment into the nested dict of a config.
 
     Raises:
-      UserError: the assignment is not of that form, or names no key.
+      UserError: the assignment is not of that form, names no key, or its list is not JSON.
     """
     key, equals, text = assignment.partition("=")
     key = key.strip()
@@ -415,7 +459,10 @@ def assign(values: dict[str, Any], assignment: str) -> None:
         raise UserError(f"{assignment}: no section {section!r}; sections: {', '.join(sections)}")
     if name not in known:
         raise UserError(f"{assignment}: no key {name!r} in {section}; keys: {', '.join(known)}")
-    known[name] = json.loads(text) if text.lstrip().startswith("[") else text.strip()
+    try:
+        known[name] = json.loads(text) if text.lstrip().startswith("[") else text.strip()
+    except json.JSONDecodeError as error:
+        raise UserError(f"{assignment}: not valid JSON: {error}; lists look like [1, 2]") from None
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ from cluster.storage.location import absolute_uri, open_uri
 from cluster.storage.run_layout import RunLayout
 from cluster.train.progress import Listener, ProgressActor, ProgressBar
 from textscanner.checkpoint_files import STATE_NAME, shipped_weights
-from textscanner.config import Config, difference
+from textscanner.config import Config, difference, json_object
 from textscanner.errors import UserError
 
 RAY_SNAPSHOT_NAME = "checkpoint_manager_snapshot.json"
@@ -206,12 +206,14 @@ def _claim_folder(layout: RunLayout, config: Config) -> None:
     """Writes the config into the folder of a new run.
 
     Raises:
-      UserError: the folder holds a run with another config.
+      UserError: the folder holds a run with another config, or its config cannot be read.
     """
     location = open_uri(layout.config)
     if location.write_new(json.dumps(config.to_dict(), indent=2).encode()):
         return
-    changed = difference(Config.from_dict(json.loads(location.read_bytes())).to_dict(), config.to_dict())
+    remedy = "choose another name, or delete the run's folder to start again"
+    stored = Config.from_dict(json_object(location.read_bytes(), layout.config, remedy), layout.config)
+    changed = difference(stored.to_dict(), config.to_dict())
     if changed:
         raise UserError(
             f"{layout.root} holds a run with another config: choose another name, or restore the old values. Changed:"

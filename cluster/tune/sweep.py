@@ -29,7 +29,7 @@ from cluster.tune.results import SweepResults, load_results
 from cluster.tune.schedulers import PBT, ResumableASHA, ResumableMedian
 from cluster.tune.search_space import Sample, SearchSpace, check_space
 from cluster.tune.trial import TrialSettings, run_trial
-from textscanner.config import BEST_METRIC, Config, difference, require
+from textscanner.config import BEST_METRIC, Config, difference, json_object, require
 from textscanner.errors import UserError
 
 SchedulerName = Literal["asha", "hyperband", "pbt", "median", "fifo"]
@@ -263,7 +263,7 @@ def _claim_folder(sweep: Sweep) -> None:
     """Writes the settings of a new sweep into its folder.
 
     Raises:
-      UserError: the folder holds another sweep.
+      UserError: the folder holds another sweep, or its settings cannot be read.
     """
     settings: dict[str, Any] = {
         "config": sweep.trial_spec.config.to_dict(),
@@ -278,10 +278,14 @@ def _claim_folder(sweep: Sweep) -> None:
     location = open_uri(sweep.layout.marker)
     if location.write_new(json.dumps(settings, indent=2).encode()):
         return
-    existing = json.loads(location.read_bytes())
+    marker = sweep.layout.marker
+    remedy = "choose another name, or delete the sweep's folder to start again"
+    existing = json_object(location.read_bytes(), marker, remedy)
+    if not isinstance(existing.get("config"), dict):
+        raise UserError(f"{marker} is damaged: it has no config; {remedy}")
     requested = json.loads(json.dumps(settings))  # tuples become lists, as in the file
     changed = [key for key in requested if key != "config" and existing.get(key) != requested[key]]
-    changed += difference(Config.from_dict(existing["config"]).to_dict(), settings["config"])
+    changed += difference(Config.from_dict(existing["config"], marker).to_dict(), settings["config"])
     if changed:
         raise UserError(
             f"{sweep.layout.root} holds another sweep: choose another name, or restore the old values. Changed:"

@@ -12,12 +12,12 @@ import os
 import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from textscanner.checkpoint_files import CONFIG_NAME, NO_VOCABULARY, ONNX_NAME
-from textscanner.config import Config
+from textscanner.config import Config, json_object
 from textscanner.errors import UserError
 from textscanner.inference.export_outputs import EXPORT_OUTPUTS, INPUT_NAME, OUTPUT_NAMES
 from textscanner.inference.postprocess import Reading, read_images
@@ -48,19 +48,14 @@ class OnnxReader:
           vocabulary: as for `textscanner.load`.
 
         Raises:
-          UserError: the folder holds no exported network, or there is no such vocabulary.
+          UserError: the folder holds no exported network, a file is damaged, or there is no such vocabulary.
         """
-        import onnxruntime
-
         path = folder / ONNX_NAME
         if not path.is_file():
             raise UserError(f"{path} does not exist: export the checkpoint {folder} as ONNX into its own folder")
-        self.config = Config.from_dict(json.loads((folder / CONFIG_NAME).read_text()))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        metadata = json.loads(self._session.get_modelmeta().custom_metadata_map["textscanner"])
-        self._threshold = float(metadata["threshold"])
+        self.config = _read_config(folder / CONFIG_NAME)
+        self._session = _open_session(path)
+        self._threshold = _decoder_threshold(self._session, path)
         self._vocabulary = load_vocabulary(vocabulary, self.config.charset)
         self._num_threads = os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(self._num_threads)
@@ -85,3 +80,31 @@ class OnnxReader:
         """Runs the network on fitted images, uint8 [B, H, W, 3]."""
         arrays = self._session.run(list(OUTPUT_NAMES), {INPUT_NAME: inputs})
         return _OutputArrays(**dict(zip((output.field for output in EXPORT_OUTPUTS), arrays, strict=True)))
+
+
+def _read_config(path: pathlib.Path) -> Config:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: {path.parent} is not a checkpoint; export into a checkpoint's folder")
+    return Config.from_dict(json_object(path.read_bytes(), str(path), "use another checkpoint"), str(path))
+
+
+def _open_session(path: pathlib.Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
+        raise UserError(f"{path} cannot be opened: {error}; export the checkpoint as ONNX again") from None
+
+
+def _decoder_threshold(session: Any, path: pathlib.Path) -> float:
+    """The decoder's threshold, 0..1, which the export stores in the model's metadata."""
+    try:
+        return float(json.loads(session.get_modelmeta().custom_metadata_map["textscanner"])["threshold"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{path} is not a model that this package exported (no threshold in its metadata); "
+            "export the checkpoint as ONNX into its own folder"
+        ) from None

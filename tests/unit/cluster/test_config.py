@@ -2,8 +2,9 @@
 
 import pytest
 
-from cluster.config import RunSpec
+from cluster.config import RunSpec, RuntimeConfig
 from cluster.config import override as override_spec
+from textscanner.config import _MOVED_KEYS, flatten
 from textscanner.presets import preset
 
 
@@ -18,9 +19,15 @@ from textscanner.presets import preset
         ("train.global_batch_size=6", r"must be a multiple of data.num_streams \(4\)"),
         ("train.workers=3", r"must be a multiple of train.workers \(3\)"),
         ("model.map_stride_x=3", "model.width_px is 64"),
+        ("data.task_cpus=1", "data.task_cpus was renamed: use data.cpus_per_read_task"),
+        ("train.workers=many", "train.workers is 'many'"),
         ("nonsense", "must have the form section.key=value"),
     ],
 )
 def test_invalid_values_are_named_with_their_rule(assignment, message):
     with pytest.raises(ValueError, match=message):
         override_spec(RunSpec(preset("tiny")), [assignment])
+
+
+def test_every_runtime_key_in_a_config_file_is_explained():
+    assert set(flatten(RuntimeConfig().to_dict())) | {"data.task_cpus"} == set(_MOVED_KEYS)

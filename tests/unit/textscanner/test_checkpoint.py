@@ -1,6 +1,7 @@
 """Checkpoints: load, resume, initialize, export of the weights, errors."""
 
 import dataclasses
+import json
 import pathlib
 
 import numpy as np
@@ -14,6 +15,7 @@ from textscanner import checkpoint, checkpoint_files
 from textscanner.charset import Charset
 from textscanner.config import override
 from textscanner.data.images import decode
+from textscanner.errors import UserError
 from textscanner.inference.reader import Reader
 from textscanner.model.assembly import forward
 from textscanner.presets import preset
@@ -61,6 +63,30 @@ def test_a_damaged_checkpoint_is_named_in_the_error(tmp_path, words):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"weights\.safetensors"):
         textscanner.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("state", "problem"),
+    [
+        ({"step": 1, "threshold": 0.3}, "state.json is damaged: it has no 'metrics'; use another checkpoint"),
+        ({"step": None, "threshold": 0.3, "metrics": {}}, "state.json is damaged: int"),
+        (5, "is not a checkpoint"),
+    ],
+)
+def test_a_damaged_state_file_is_a_user_error(tmp_path, state, problem):
+    (tmp_path / checkpoint_files.STATE_NAME).write_text(json.dumps(state))
+    with pytest.raises(UserError) as raised:
+        checkpoint.read_meta(tmp_path)
+    assert str(tmp_path) in str(raised.value) and problem in str(raised.value)
+
+
+def test_an_error_in_the_config_names_its_file(tmp_path):
+    values = TINY.to_dict()
+    values["train"]["workers"] = 3
+    (tmp_path / checkpoint_files.CONFIG_NAME).write_text(json.dumps(values))
+    with pytest.raises(UserError) as raised:
+        checkpoint.read_config(tmp_path)
+    assert str(raised.value).startswith(f"{tmp_path}/config.json: the key train.workers is no longer part")
 
 
 def test_initialize_reports_the_layers_that_do_not_fit(overfitted):

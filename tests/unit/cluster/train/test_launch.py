@@ -1,5 +1,6 @@
 """Starting a run: its description, its folder, its resources, the message of a failure."""
 
+import json
 import types
 
 import pytest
@@ -46,6 +47,19 @@ def test_a_folder_is_resumed_with_the_same_config_and_refused_with_another(tmp_p
     _claim_folder(layout, SPEC.config)
     with pytest.raises(UserError, match=r"another config.*\n  train\.seed: 0 -> 1"):
         _claim_folder(layout, override(SPEC, ["train.seed=1"]).config)
+
+
+def test_a_damaged_or_older_config_in_the_folder_is_a_user_error_that_names_it(tmp_path):
+    layout = RunLayout(str(tmp_path), "x")
+    _claim_folder(layout, SPEC.config)
+    config = tmp_path / "x" / "config.json"
+    values = json.loads(config.read_text())
+    config.write_text("{")
+    with pytest.raises(UserError, match=rf"^{layout.config} is damaged: .*; choose another name, or delete the run's"):
+        _claim_folder(layout, SPEC.config)
+    config.write_text(json.dumps(values | {"train": values["train"] | {"workers": 3}}))
+    with pytest.raises(UserError, match=rf"^{layout.config}: the key train\.workers is no longer part"):
+        _claim_folder(layout, SPEC.config)
 
 
 def test_initial_weights_must_exist(tmp_path):

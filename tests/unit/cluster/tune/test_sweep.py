@@ -1,5 +1,7 @@
 """Settings of a sweep: validation, resources, schedulers, search algorithms, resuming."""
 
+import json
+import pathlib
 import pickle
 import random
 import types
@@ -11,7 +13,7 @@ from cluster.config import override
 from cluster.storage.location import open_uri
 from cluster.storage.run_layout import SweepLayout
 from cluster.tune.search_space import Domain, SearchSpace
-from cluster.tune.sweep import has_tune_state, make_scheduler, make_searcher, max_concurrent_trials
+from cluster.tune.sweep import _claim_folder, has_tune_state, make_scheduler, make_searcher, max_concurrent_trials
 from tests.unit.cluster.tune.sweeps import SPEC, make_results, make_sweep
 from textscanner.config import BEST_METRIC
 from textscanner.errors import UserError
@@ -147,3 +149,20 @@ def test_tunes_state_files_on_a_disk_are_replaced_atomically(tmp_path):
             assert (state.read_bytes() if state.exists() else None) == before
         assert files.open_input_stream(str(state)).read() == content
     assert [path.name for path in state.parent.iterdir()] == ["state.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{", "is damaged: .*; choose another name, or delete the sweep's folder to start again"),
+        ("{}", "is damaged: it has no config"),
+        (json.dumps({"config": {"preset": "tiny", "train": {"workers": 3}}}), ": the key train.workers is no longer"),
+    ],
+)
+def test_a_damaged_or_older_settings_file_is_a_user_error_that_names_it(tmp_path, content, problem):
+    sweep = make_sweep(tmp_path)
+    _claim_folder(sweep)
+    _claim_folder(sweep)
+    pathlib.Path(sweep.layout.marker).write_text(content)
+    with pytest.raises(UserError, match=f"^{sweep.layout.marker} ?{problem}"):
+        _claim_folder(sweep)
