@@ -38,6 +38,29 @@ def progress_bar(
         lines.finish()
 
 
+class LineIntervals:
+    """Decides when a log file gets a line: whenever a multiple of 10 % is passed.
+
+    Args:
+      first_percent: of the first line, a multiple of 10.
+    """
+
+    def __init__(self, total: int, first_percent: int = 10) -> None:
+        self._total = total
+        self._next_percent = first_percent
+
+    def percent(self, done: int) -> int:
+        return 100 * done // max(1, self._total)
+
+    def is_due(self, done: int) -> bool:
+        """Whether a line is due at `done`; the next one is due at the next multiple of 10 %."""
+        percent = self.percent(done)
+        if self._next_percent > min(percent, 100):
+            return False
+        self._next_percent = percent // 10 * 10 + 10
+        return True
+
+
 class _ProgressLines:
     """Prints `render 3,000/30,000 words (10 %)` whenever a multiple of 10 % is passed."""
 
@@ -45,14 +68,13 @@ class _ProgressLines:
         self._description, self._total, self._unit, self._stream = description, total, unit, stream
         self._done = 0
         self._printed: int | None = None  # units done at the last line
-        self._next_percent = 10 if total >= MIN_TOTAL_FOR_LINES else 100
+        self._intervals = LineIntervals(total, first_percent=10 if total >= MIN_TOTAL_FOR_LINES else 100)
         self._lock = threading.Lock()
 
     def advance(self, count: int) -> None:
         with self._lock:
             self._done += count
-            if self._next_percent <= min(self._percent, 100):
-                self._next_percent = self._percent // 10 * 10 + 10
+            if self._intervals.is_due(self._done):
                 self._print()
 
     def finish(self) -> None:
@@ -60,14 +82,10 @@ class _ProgressLines:
         if self._printed != self._done:
             self._print()
 
-    @property
-    def _percent(self) -> int:
-        return 100 * self._done // max(1, self._total)
-
     def _print(self) -> None:
         self._printed = self._done
         if self._unit == BYTES:
             amount = f"{self._done / 1e6:,.1f}/{self._total / 1e6:,.1f} MB"
         else:
             amount = f"{self._done:,}/{self._total:,} {self._unit}{'' if self._total == 1 else 's'}"
-        print(f"{self._description} {amount} ({self._percent} %)", file=self._stream, flush=True)
+        print(f"{self._description} {amount} ({self._intervals.percent(self._done)} %)", file=self._stream, flush=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cluster.errors import StorageError
 from textscanner.checkpoint_files import DEFAULT_VOCABULARY, NO_VOCABULARY, shipped_weights
-from textscanner.errors import UserError
+from textscanner.errors import UserError, install_command
 
 if TYPE_CHECKING:
     from cluster.config import RunSpec
@@ -97,9 +97,7 @@ def cli_errors(parser: Callable[[], argparse.ArgumentParser]) -> Callable[[Main]
                 extra = missing_extra(error)
                 if extra is None:
                     raise
-                return _fail(
-                    f"{error.name} is not installed; this command needs: pip install 'textscanner[{extra}]'", 2
-                )
+                return _fail(f"{error.name} is not installed; this command needs: {install_command(extra)}", 2)
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again when it exits
                 return 141

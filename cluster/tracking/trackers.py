@@ -1,9 +1,10 @@
 """Experiment trackers: sends a run's config and scalars to MLflow or Weights & Biases. Off by default.
 
-`train.tracker` is `mlflow` or `wandb`; the package must be installed on the nodes (`pip install 'textscanner[mlflow]'`,
-`[wandb]`). Server and API key come from the tracker's own environment variables (MLFLOW_TRACKING_URI, WANDB_MODE,
-WANDB_API_KEY, ...), which must be set on the workers. A resumed run continues the tracker's run, whose id is stored in
-the run's folder. `metrics.jsonl` remains the authoritative record: a tracker that fails does not stop the training.
+`train.tracker` is `mlflow` or `wandb`; the package must be installed on the nodes (`pip install '.[mlflow]'` or
+`'.[wandb]'` in the project's folder). Server and API key come from the tracker's own environment variables
+(MLFLOW_TRACKING_URI, WANDB_MODE, WANDB_API_KEY, ...), which must be set on the workers. A resumed run continues the
+tracker's run, whose id is stored in the run's folder. `metrics.jsonl` remains the authoritative record: a tracker that
+fails does not stop the training.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 from cluster.config import RunSpec
 from cluster.storage.location import open_uri
 from textscanner.config import flatten
-from textscanner.errors import UserError
+from textscanner.errors import UserError, install_command
 
 TRACKER_NAME = "tracker.json"
 # Variables that are set on the workers of a remote cluster too. No keys: nodes have their own.
@@ -131,7 +132,7 @@ def open_tracker(run_root: str, spec: RunSpec, report: Callable[[str], None]) ->
         tracker = TRACKERS[kind](run_root.rpartition("/")[2], spec, run_ids.get(kind))
     except ImportError as error:
         raise UserError(
-            f"train.tracker is {kind!r}: {error}; install it on every node: pip install 'textscanner[{kind}]'"
+            f"train.tracker is {kind!r}: {error}; install it on every node: {install_command(kind)}"
         ) from None
     ids_file.write_bytes(json.dumps(run_ids | {kind: tracker.run_id}).encode())
     return SafeTracker(tracker, report)

@@ -222,10 +222,25 @@ def _claim_folder(layout: RunLayout, config: Config) -> None:
 
 
 def _failure_message(error: Exception) -> str:
-    """The last line of what each failed worker raised; of the error itself if Ray names no worker."""
+    """The last line of what each failed worker raised, or of the error if Ray names no worker; and where the logs are.
+
+    One line: Tune's callback keeps the last line of what a trial raised.
+    """
     failures = getattr(error, "worker_failures", {}) or {}
-    reasons = [f"rank {rank}: {str(failure).strip().splitlines()[-1]}" for rank, failure in sorted(failures.items())]
-    return "; ".join(reasons) or str(error).strip().splitlines()[-1]
+    reasons = [f"rank {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items())]
+    logs = _ray_logs()
+    return "; ".join([*(reasons or [_last_line(error)]), *([f"logs: {logs}"] if logs else [])])
+
+
+def _last_line(error: object) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else repr(error)
+
+
+def _ray_logs() -> str:
+    """Folder of the Ray session's logs on each node, with the workers' tracebacks; empty if Ray is not connected."""
+    node = ray._private.worker._global_node  # Ray Train's logging uses it too; there is no public equivalent
+    return str(node.get_logs_dir_path()) if node else ""
 
 
 def _result(config: Config, layout: RunLayout) -> RunResult:

@@ -1,4 +1,4 @@
-"""Progress of a run on the driver: a tqdm bar on a terminal, one line every 30 s in a log file.
+"""Progress of a run on the driver: a tqdm bar on a terminal, one line per 10 % of the steps in a log file.
 
 Rank 0 sends its figures to a small actor, which the driver polls. The output of the workers themselves goes to Ray's
 log files, so a run without problems prints little else.
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import ray
 import tqdm
 
+from cluster.progress_bar import LineIntervals
+
 POLL_S = 0.5
-LOG_INTERVAL_S = 30.0  # between lines, where stderr is not a terminal
 ACTOR_TIMEOUT_S = 5.0
 
 Progress = dict[str, float]
@@ -70,7 +70,7 @@ class ProgressBar:
         self._bar = tqdm.tqdm(
             total=num_steps, unit="step", file=sys.stderr, disable=not self._is_terminal, dynamic_ncols=True
         )
-        self._last_line_s = 0.0
+        self._line_intervals = LineIntervals(num_steps, first_percent=0)  # the first step has a line in any case
         self._last_line_step = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, daemon=True)
@@ -112,8 +112,7 @@ class ProgressBar:
             self._bar.n = step
             self._bar.set_postfix_str(metrics, refresh=True)
             return
-        is_due = time.monotonic() - self._last_line_s > LOG_INTERVAL_S or step == num_steps
-        if step > self._last_line_step and is_due:
+        if step > self._last_line_step and self._line_intervals.is_due(step):
             remaining_s = (num_steps - step) * progress["global_batch_size"] / max(progress["images_per_s"], 1e-9)
             print(f"step {step}/{num_steps}  {metrics}  {remaining_s / 60:.0f} min left", file=sys.stderr, flush=True)
-            self._last_line_s, self._last_line_step = time.monotonic(), step
+            self._last_line_step = step

@@ -13,9 +13,10 @@ import time
 from collections.abc import Iterator
 
 from cluster.config import RunSpec
-from cluster.errors import RunError
+from cluster.errors import RunError, StorageError
 from cluster.train.launch import RunResult, train_run
 from cluster.train.progress import CheckpointReport, Progress
+from textscanner.errors import UserError
 
 POLL_S = 1.0
 
@@ -46,7 +47,7 @@ class MonitoredRun:
           stall_s: timeout in seconds for the next step or report.
 
         Raises:
-          RunError: the run failed, or stalled.
+          RunError: the run failed, or stalled. A bug is raised as it is, with its traceback.
         """
         while self.is_alive or not self._reports.empty():
             try:
@@ -55,8 +56,10 @@ class MonitoredRun:
                 if time.monotonic() - self._last_progress_s > stall_s:
                     step = int(self._progress.get("step", 0))
                     raise RunError(f"stalled: no step for {stall_s:.0f} s after step {step}") from None
-        if isinstance(self._result, BaseException):
+        if isinstance(self._result, (RunError, UserError, StorageError)):
             raise RunError(str(self._result)) from None
+        if isinstance(self._result, BaseException):
+            raise self._result
 
     def _train(self, spec: RunSpec, storage_uri: str, name: str) -> None:
         try:

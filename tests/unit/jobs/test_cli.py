@@ -134,7 +134,8 @@ def test_a_package_that_is_not_installed_names_its_extra(capsys, package, extra)
     error = ModuleNotFoundError(f"No module named {package!r}", name=package)
     assert command_raising(error)() == 2
     output = capsys.readouterr().err
-    assert f"pip install 'textscanner[{extra}]'" in output and package in output
+    assert f"pip install '.[{extra}]' in the project's folder" in output and package in output
+    assert f"(from a wheel: 'textscanner-....whl[{extra}]')" in output
 
 
 @pytest.mark.parametrize("module", ["cluster.no_such_module", "no_such_package"])
@@ -187,7 +188,7 @@ def test_a_command_without_its_extra_names_it_without_a_traceback(module, argume
     process = run_without([package], module, *arguments)
     assert process.returncode == 2
     assert process.stderr.startswith(f"error: {package} is not installed")
-    assert process.stderr.count("\n") == 1 and f"textscanner[{extra}]" in process.stderr
+    assert process.stderr.count("\n") == 1 and f"pip install '.[{extra}]'" in process.stderr
 
 
 def test_read_needs_the_base_install_alone(tmp_path, words):

@@ -26,15 +26,26 @@ def without_ray(monkeypatch):
     monkeypatch.setattr(progress.ray, "get", lambda reply, timeout: reply)
 
 
-def test_a_log_file_gets_a_line_every_30_seconds_and_at_the_last_step(capsys, monkeypatch):
-    now_s = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
-    bar = ProgressBar(Actor(*((metrics_at(step), [], []) for step in (1, 2, 3, 4, 600))), num_steps=600)
-    for elapsed_s in (0, 10, 29, 31, 32):
-        now_s[0] = 1000.0 + elapsed_s
+@pytest.mark.parametrize(
+    ("steps", "printed"),
+    [
+        ((1, 2, 59, 60, 61, 119, 125, 179, 599, 600, 600), (1, 60, 125, 599, 600)),
+        (range(1, 601), (1, *range(60, 601, 60))),
+        ((200, 239, 240, 600), (200, 240, 600)),  # a resumed run
+    ],
+)
+def test_a_log_file_gets_a_line_per_ten_percent_and_at_the_first_and_last_step(capsys, steps, printed):
+    bar = ProgressBar(Actor(*((metrics_at(step), [], []) for step in steps)), num_steps=600)
+    for _ in steps:
         bar._update()
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split()[1] for line in lines] == ["1/600", "4/600", "600/600"]
+    assert [line.split()[1] for line in lines] == [f"{step}/600" for step in printed]
+    assert "\r" not in "".join(lines)
+
+
+def test_a_line_of_a_log_file_has_the_metrics_and_the_remaining_time(capsys):
+    ProgressBar(Actor((metrics_at(1), [], [])), num_steps=600)._update()
+    lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "step 1/600  loss 0.500  80 images/s  data wait 10%  1 min left"
     assert "\r" not in "".join(lines)
 

@@ -4,10 +4,11 @@ import threading
 
 import pytest
 
-from cluster.errors import RunError
+from cluster.errors import RunError, StorageError
 from cluster.preflight.run import watch_training
 from cluster.train import stall_monitor
 from cluster.train.stall_monitor import MonitoredRun
+from textscanner.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,24 @@ def test_the_failure_of_a_run_is_raised_where_it_is_waited_for(monkeypatch):
 
     with pytest.raises(RunError, match="rank 1: out of memory"):
         list(start(monkeypatch, train_run).reports(stall_s=60))
+
+
+@pytest.mark.parametrize("error", [UserError("data.train is empty"), StorageError("s3://x does not answer")])
+def test_an_error_that_a_user_can_act_on_fails_the_run(monkeypatch, error):
+    def train_run(spec, storage_uri, name, listener):
+        raise error
+
+    with pytest.raises(RunError, match=str(error)):
+        list(start(monkeypatch, train_run).reports(stall_s=60))
+
+
+def test_a_bug_is_raised_with_its_own_traceback(monkeypatch):
+    def train_run(spec, storage_uri, name, listener):
+        return {}["missing"]
+
+    with pytest.raises(KeyError, match="missing") as raised:
+        list(start(monkeypatch, train_run).reports(stall_s=60))
+    assert raised.traceback[-1].name == "train_run"
 
 
 def test_a_run_without_progress_is_reported_as_stalled(monkeypatch):
