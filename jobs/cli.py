@@ -171,7 +171,9 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="config values: section.key=value"
     )
-    parser.add_argument("--charset-file", metavar="FILE", help="characters to read (default: 0-9a-z, case-insensitive)")
+    parser.add_argument(
+        "--charset-file", metavar="FILE", help="characters to read, case-sensitive (default: 0-9a-z, case-insensitive)"
+    )
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:

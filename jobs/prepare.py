@@ -28,7 +28,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--labels", metavar="NAME", help="label file inside SOURCE (default: the format's usual name)")
     parser.add_argument("--split", metavar="NAME", help=f"only rows of this split ({', '.join(FORMATS_WITH_SPLITS)})")
-    parser.add_argument("--charset-file", metavar="FILE", help="characters to read (default: 0-9a-z, case-insensitive)")
+    parser.add_argument(
+        "--charset-file", metavar="FILE", help="characters to read, case-sensitive (default: 0-9a-z, case-insensitive)"
+    )
     parser.add_argument(
         "--max-label-length",
         type=int,

@@ -34,7 +34,9 @@ def _parser() -> argparse.ArgumentParser:
         "--fonts", nargs="*", default=[], metavar="DIR", help="additional folders with .ttf or .otf files"
     )
     parser.add_argument(
-        "--words", metavar="FILE", help="text file with one word per line (default: a frequency list of English words)"
+        "--words",
+        metavar="FILE",
+        help="text file with one word per line (default: frequency lists of English and four other languages)",
     )
     parser.add_argument(
         "--backgrounds", nargs="*", default=[], metavar="DIR", help="folders with photographs for backgrounds"
