@@ -172,7 +172,10 @@ def _shape_hash(path: str) -> str | None:
 
 def _is_script(path: str) -> bool:
     """Whether the letters of a word touch each other."""
-    (width, height), data = _mask(ImageFont.truetype(path, GLYPH_PX), SCRIPT_SAMPLE)
+    try:
+        (width, height), data = _mask(ImageFont.truetype(path, GLYPH_PX), SCRIPT_SAMPLE)
+    except OSError:  # FreeType fails on some sizes of damaged fonts
+        return False
     ink = (np.frombuffer(data, np.uint8).reshape(height, width) > 100).astype(np.uint8)
     num_shapes = cv2.connectedComponents(ink)[0] - 1
     return bool(num_shapes <= MAX_SCRIPT_SHAPES)

@@ -40,6 +40,21 @@ def test_fonts_whose_letters_join_are_script(monkeypatch):
     assert font_module._is_script(path)
 
 
+def test_font_that_fails_only_at_layout_size_is_no_script(tmp_path, monkeypatch):
+    """FreeType rejects some damaged glyphs at one size and draws them at another."""
+    path = tmp_path / "damaged.ttf"
+    path.write_bytes(pathlib.Path(settings().fonts[0].path).read_bytes())
+    load = font_module.ImageFont.truetype
+
+    def fail_at_layout_size(name, size):
+        if size == font_module.GLYPH_PX and name == str(path):
+            raise OSError("invalid outline")
+        return load(name, size)
+
+    monkeypatch.setattr(font_module.ImageFont, "truetype", fail_at_layout_size)
+    assert [f.is_script for f in find_fonts((str(tmp_path),), packages=()) if f.path == str(path)] == [False]
+
+
 def test_font_does_not_cover_characters_that_it_draws_as_a_box():
     """The box for missing characters differs from the glyph of NUL in some fonts."""
     for font in settings().fonts:
