@@ -107,8 +107,9 @@ class _Geometry:
       curve: None for straight words.
       height_px: rows of the variant.
       width_px: columns of the variant.
-      block_px: size of the blocks of pixels, per axis of the image, that are averaged first. The warps below read 2 x 2
-        pixels and would skip pixels of an image that shrinks by more.
+      block_x_px: width of the blocks of pixels that are averaged first. The warps read 2 x 2 pixels and would skip
+        pixels along an axis that shrinks by more. The axes differ: wide words are squeezed into the network's input.
+      block_y_px: height of the blocks.
       text_px: rows of the variant that the image takes, before rotation: about the height of its text.
       is_scaling: the matrix does nothing but scale the image to the variant's size.
     """
@@ -117,7 +118,8 @@ class _Geometry:
     curve: _Curve | None
     height_px: int
     width_px: int
-    block_px: int
+    block_x_px: int
+    block_y_px: int
     text_px: float
     is_scaling: bool
 
@@ -134,15 +136,15 @@ class _Geometry:
         if self.is_scaling:
             shrinks = image.shape[0] > self.height_px or image.shape[1] > self.width_px
             return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
-        if self.block_px > 1:
+        block_x, block_y = self.block_x_px, self.block_y_px
+        if block_x > 1 or block_y > 1:
             # Whole blocks are a fast path of OpenCV. The last rows and columns that fill no block are lost.
-            rows, columns = (max(1, pixels // self.block_px) for pixels in image.shape[:2])
-            whole = image[: rows * self.block_px, : columns * self.block_px]
+            rows, columns = image.shape[0] // block_y, image.shape[1] // block_x
+            whole = image[: rows * block_y, : columns * block_x]
             image = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
         if self.curve:
             return np.asarray(cv2.remap(image, *self._source(), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
-        block, half = self.block_px, 0.5 * self.block_px
-        matrix = self.matrix @ np.array([[block, 0, half], [0, block, half], [0, 0, 1]])
+        matrix = self.matrix @ np.array([[block_x, 0, 0.5 * block_x], [0, block_y, 0.5 * block_y], [0, 0, 1]])
         matrix[:2] -= 0.5 * matrix[2]  # OpenCV's coordinates count from the centre of the first pixel
         if matrix[2, 0] == 0 == matrix[2, 1]:
             return np.asarray(cv2.warpAffine(image, matrix[:2], size, borderMode=cv2.BORDER_REPLICATE))
@@ -160,8 +162,8 @@ class _Geometry:
         depth = m[2, 0] * x + (m[2, 1] * y + m[2, 2])
         source_x = (m[0, 0] * x + (m[0, 1] * y + m[0, 2])) / depth
         source_y = (m[1, 0] * x + (m[1, 1] * y + m[1, 2])) / depth - self.curve.offset(source_x)
-        scale = np.float32(1 / self.block_px)
-        return source_x * scale - np.float32(0.5), source_y.astype(np.float32) * scale - np.float32(0.5)
+        scale_x, scale_y = np.float32(1 / self.block_x_px), np.float32(1 / self.block_y_px)
+        return source_x * scale_x - np.float32(0.5), source_y.astype(np.float32) * scale_y - np.float32(0.5)
 
 
 def _random_geometry(height: int, width: int, model: ModelConfig, draws: _Draws, strength: float) -> _Geometry:
@@ -175,29 +177,38 @@ def _random_geometry(height: int, width: int, model: ModelConfig, draws: _Draws,
     matrix = np.array([[*linear[0], 0], [*linear[1], 0], [0, 0, 1]])
     jitters = draws.chance(0.3, strength)
     if jitters:
-        reach_px = 0.12 * strength * height
+        reach_px = _corner_reach_px(height, width, linear, strength)
         outline = [(x + draws.between(-reach_px, reach_px), y + draws.between(-reach_px, reach_px)) for x, y in outline]
         matrix = cv2.getPerspectiveTransform(np.array(corners, np.float32), np.array(outline, np.float32))
     curve = None
     if draws.chance(0.15, strength):
-        amplitude_px = draws.between(-0.25, 0.25) * strength * height
+        amplitude_px = draws.between(-0.25, 0.25) * strength * min(height, width)
+        amplitude_px = _before_horizon(amplitude_px, height, width, matrix)
         curve = _Curve(amplitude_px, width, draws.between(0, 1) if draws.chance(0.3) else None)
         outline = _curved_outline(height, width, curve, matrix)
+    left, top = min(x for x, _ in outline), min(y for _, y in outline)
+    frame_width, frame_height = max(x for x, _ in outline) - left, max(y for _, y in outline) - top
     has_margins = draws.chance(0.7, strength)
-    margins_px = [draws.between(-0.08, 0.2) * strength * height if has_margins else 0.0 for _ in range(4)]
-    left, top = min(x for x, _ in outline) - margins_px[0], min(y for _, y in outline) - margins_px[1]
-    frame_width = max(x for x, _ in outline) + margins_px[2] - left
-    frame_height = max(y for _, y in outline) + margins_px[3] - top
+    if has_margins:
+        margins_px = [draws.between(-0.08, 0.2) * strength * height for _ in range(4)]
+        # Narrow words are cut by a share of their width, not of their height.
+        before_x, after_x = (max(m, -0.08 * strength * frame_width) for m in margins_px[::2])
+        before_y, after_y = (max(m, -0.08 * strength * frame_height) for m in margins_px[1::2])
+        left, top = left - before_x, top - before_y
+        frame_width, frame_height = frame_width + before_x + after_x, frame_height + before_y + after_y
+    assert frame_width > 0 and frame_height > 0, (height, width, frame_width, frame_height)
     scale_y = model.height_px / frame_height
     # The network squeezes wider words into its width anyway.
     width_px = min(max(8, round(frame_width * scale_y)), model.width_px)
     scale_x = width_px / frame_width
+    (a, b), (c, d) = linear
     return _Geometry(
         matrix=np.array([[scale_x, 0, -left * scale_x], [0, scale_y, -top * scale_y], [0, 0, 1]]) @ matrix,
         curve=curve,
         height_px=model.height_px,
         width_px=width_px,
-        block_px=max(1, int(1 / scale_y + 0.3)),
+        block_x_px=_block_px(width, math.hypot(scale_x * a, scale_y * c)),
+        block_y_px=_block_px(height, math.hypot(scale_x * b, scale_y * d)),
         text_px=height * scale_y,
         is_scaling=is_diagonal and not (jitters or curve or has_margins),
     )
@@ -221,6 +232,30 @@ def _random_linear(height: int, width: int, draws: _Draws, strength: float) -> t
     cos, sin = math.cos(angle), math.sin(angle)
     linear = ((cos * letter_width, cos * shear - sin), (sin * letter_width, sin * shear + cos))
     return linear, angle == 0 == shear
+
+
+def _corner_reach_px(height: int, width: int, linear: _Linear, strength: float) -> float:
+    """How far the corners may move per axis, so that they stay a convex quad up to a strength of 2.
+
+    12 % of the height, but in narrow words 12 % of the distance between the left and the right edge. A quad that is not
+    convex has the horizon of the perspective inside the word.
+    """
+    (a, b), (c, d) = linear
+    thickness_px = width * (a * d - b * c) / math.hypot(b, d)
+    return 0.12 * min(strength * height, min(1.0, strength) * thickness_px)
+
+
+def _before_horizon(amplitude_px: float, height: int, width: int, matrix: np.ndarray) -> float:
+    """Limits a curve's shift, so that no point of the image moves further than half the way to the horizon."""
+    _, _, (x, y, constant) = matrix.tolist()
+    nearest = constant + min(0.0, x * width) + min(0.0, y * height)
+    limit_px = 0.5 * nearest / max(abs(y), 1e-9)
+    return float(min(max(amplitude_px, -limit_px), limit_px))
+
+
+def _block_px(pixels: int, scale: float) -> int:
+    """Block size along an axis. At least 8 blocks, because the remainder that fills no block is lost."""
+    return max(1, min(int(1 / scale + 0.3), pixels // 8))
 
 
 def _curved_outline(height: int, width: int, curve: _Curve, matrix: np.ndarray) -> list[tuple[float, float]]:
@@ -306,5 +341,6 @@ def _noise_field() -> np.ndarray:
 
 
 def _compress(image: np.ndarray, quality: int) -> np.ndarray:
-    jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
+    """JPEG and back. OpenCV's order is BGR, and JPEG keeps less of blue than of red."""
+    jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))[..., ::-1])

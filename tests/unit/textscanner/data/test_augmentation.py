@@ -16,12 +16,14 @@ MODEL = preset("small").model
 
 
 def dots(height, width, count=3):
-    """White dots on black, 1/8 of the height wide, and a quad around each."""
-    radius = height // 16
+    """White dots on black, 1/8 of the height wide (1/4 of the width in narrow images), and a quad around each."""
+    radius = max(1, min(height // 16, width // 8))
+    spread = 0.1 if width > height else 0.3
     image = np.zeros((height, width, 3), np.uint8)
     quads = np.empty((count, 4, 2), np.float32)
     for k in range(count):
-        x, y = round(width * (k + 0.7) / (count + 0.4)), round(height * (0.4 + 0.1 * (k % 3)))
+        x, y = round(width * (k + 0.7) / (count + 0.4)), round(height * (0.5 + spread * (k % 3 - 1)))
+        x = min(x, width - radius - min(height, width) // 8 - 1)  # light in the last block would be continued beyond it
         cv2.circle(image, (x, y), radius, (255, 255, 255), -1)
         x0, y0, x1, y1 = x - 2 * radius, y - 2 * radius, x + 2 * radius + 1, y + 2 * radius + 1
         quads[k] = [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
@@ -41,6 +43,13 @@ def dot_centres(image, quads):
     return np.array(centres)
 
 
+def box_mask(image, quad):
+    """Which pixels lie inside the upright box of a quad: bool [H, W, 1]."""
+    ys, xs = np.mgrid[: image.shape[0], : image.shape[1]] + 0.5
+    (x0, y0), (x1, y1) = quad[0], quad[2]
+    return ((xs > x0) & (xs < x1) & (ys > y0) & (ys < y1))[..., None]
+
+
 @pytest.mark.parametrize("size", [(32, 90), (48, 200), (96, 160), (210, 700)])
 def test_quads_follow_the_pixels(size):
     """Of the geometry alone, for images lower and higher than the network's input."""
@@ -57,6 +66,81 @@ def test_quads_follow_the_pixels(size):
         whole &= moved[..., 1].max(1) < warped.shape[0] - 0.5
         np.testing.assert_allclose(dot_centres(warped, moved[whole]), moved[whole].mean(1), atol=0.5)
     assert len(kinds) == 4  # with and without curve, with and without perspective
+
+
+@pytest.mark.parametrize("size", [(64, 8), (64, 10), (200, 30), (64, 64), (64, 2)])
+@pytest.mark.parametrize("strength", [0.5, 1.0, 2.0])
+def test_narrow_words_are_not_turned_inside_out(size, strength):
+    """The word and boxes in it stay convex, in their orientation and of some size."""
+    height, width = size
+    x, y = np.meshgrid(np.linspace(0, width, 5), np.linspace(0, height, 5))
+    grid = np.stack([x, y], -1)
+    cells = np.stack([grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]], -2).reshape(-1, 4, 2)
+    word = np.array([[[0, 0], [width, 0], [width, height], [0, height]]])
+    for seed in range(400):
+        draws = augmentation._Draws(np.random.default_rng(seed))
+        geometry = augmentation._random_geometry(height, width, MODEL, draws, strength)
+        # A curve moves the middle of long edges: small boxes stay nearly straight.
+        for quads in (word, cells):
+            moved = geometry.warp_points(quads.astype(np.float32)).astype(np.float64)
+            edges = np.roll(moved, -1, 1) - moved
+            following = np.roll(edges, -1, 1)
+            turns = edges[..., 0] * following[..., 1] - edges[..., 1] * following[..., 0]
+            assert turns.min() > 0, seed
+        whole = geometry.warp_points(word.astype(np.float32))[0]
+        assert cv2.contourArea(whole) > 0.01 * geometry.width_px * geometry.height_px
+
+
+@pytest.mark.parametrize("size", [(64, 8), (64, 10), (200, 30)])
+@pytest.mark.parametrize("strength", [0.5, 1.0, 2.0])
+def test_quads_follow_the_pixels_of_narrow_words(size, strength):
+    """In a variant with enough rows to find the centres of small dots.
+
+    Curves bend dots: a dot's centre is the mean of where its pixels go.
+    """
+    image, quads = dots(*size)
+    lights = [np.where(box_mask(image, quad), image, 0) for quad in quads]
+    model = dataclasses.replace(MODEL, height_px=128, width_px=512)
+    num_compared = 0
+    for seed in range(150):
+        draws = augmentation._Draws(np.random.default_rng(seed))
+        geometry = augmentation._random_geometry(size[0], size[1], model, draws, strength)
+        right, bottom = geometry.width_px, geometry.height_px
+        frame = np.array([[[0, 0], [right, 0], [right, bottom], [0, bottom]]], np.float32)
+        moved = geometry.warp_points(quads)
+        whole = (moved.min((1, 2)) > 1) & (moved < [right - 1, bottom - 1]).all((1, 2))
+        for index in np.flatnonzero(whole):
+            light_centre = dot_centres(geometry.warp_image(lights[index]), frame)[0]
+            pixels = np.argwhere(lights[index][..., 0])[:, ::-1] + np.float32(0.5)
+            np.testing.assert_allclose(light_centre, geometry.warp_points(pixels).mean(0), atol=0.8)
+            num_compared += 1
+    assert num_compared > 150
+
+
+def test_wide_words_are_averaged_when_they_are_squeezed():
+    """Stripes finer than a pixel of the variant become gray, as in the resizing without augmentation."""
+    image = np.zeros((64, 1000, 3), np.uint8)
+    image[:, ::2] = 255
+    assert fit(image, MODEL)[0].std() < 10
+    kinds = set()
+    for seed in range(100):
+        draws = augmentation._Draws(np.random.default_rng(seed))
+        geometry = augmentation._random_geometry(64, 1000, MODEL, draws, strength=1.0)
+        kinds.add((geometry.curve is not None, bool(geometry.matrix[2, :2].any())))
+        assert geometry.warp_image(image).std() < 25
+    assert len(kinds) == 4
+
+
+def test_compression_keeps_the_order_of_channels():
+    """JPEG keeps red better than blue: the weights of its brightness are 0.3 and 0.1."""
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    errors = []
+    for channel in (0, 2):
+        image = np.full((64, 64, 3), 128, np.uint8)
+        image[..., channel] = noise
+        compressed = augmentation._compress(image, 50)
+        errors.append(np.abs(compressed[..., channel].astype(float) - noise).mean())
+    assert errors[0] < 0.95 * errors[1]
 
 
 def test_variants_of_all_effects_keep_dots_in_their_quads():
