@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -50,6 +51,7 @@ EXTRAS = {
     ),
     "render": ("PIL", "matplotlib"),
 }
+RENDER_FONTS = "deckr_fonts"  # a font package that only `render` brings
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -137,6 +139,16 @@ def missing_extra(error: ModuleNotFoundError) -> str | None:
     """The extra that provides the missing package; None if no extra does, which is a bug."""
     package = (error.name or "").partition(".")[0]
     return next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+
+
+def check_render_extra() -> None:
+    """Checks that the fonts of the `render` extra are installed. Its other packages come with `train` too.
+
+    Raises:
+      UserError: they are not.
+    """
+    if importlib.util.find_spec(RENDER_FONTS) is None:
+        raise UserError(f"the fonts to render with are not installed: {install_command('train,render')}")
 
 
 def local_folder(flag: str, path: str) -> pathlib.Path:

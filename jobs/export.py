@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # importing them loads TensorFlow, or takes too long for --he
 CHECKED_WORDS = 500
 RENDERED_WORDS, RENDERED_SEED = 256, 1
 CALIBRATION_WORDS, CALIBRATION_SEED = 256, 2
+EXAMPLE = "docs/read_onnx.py"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,8 +98,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"do not use this model: {problem}", file=sys.stderr)
         return 1
     if args.format == "onnx":
-        print(f"next: python docs/read_onnx.py {path} YOUR_WORD_IMAGE")
+        _print_example(path)
     return 0
+
+
+def _print_example(model: pathlib.Path) -> None:
+    if pathlib.Path(EXAMPLE).is_file():  # wheels do not contain it
+        print(f"next: python {EXAMPLE} {model} YOUR_WORD_IMAGE")
 
 
 def _calibration_images(sources: Sequence[str]) -> list[np.ndarray]:

@@ -18,7 +18,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Converts labelled images to Parquet shards with a manifest. Unusable rows are counted by reason "
         "and listed in rejects.jsonl; samples.png shows words with their labels and boxes. Re-run the same command to "
         "resume.",
-        epilog="docs/data.md shows every format with its command.",
+        epilog="The documentation page Data shows every format with its command.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("source", metavar="SOURCE", help="folder, file, zip or s3:// prefix")

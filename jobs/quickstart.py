@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
-from jobs.cli import cli_errors, program
+from jobs.cli import check_render_extra, cli_errors, program
 
 FOLDER, NAME = "runs", "quickstart"
 NUM_STEPS, GLOBAL_BATCH_SIZE = 900, 32
@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the stages; returns the exit code of the first that fails, else 0."""
     args = _parser().parse_args(argv)
+    check_render_extra()
     if args.storage != "s3":
         return _run(args.storage)
     from cluster.storage import local_server

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jobs.cli import HelpFormatter, cli_errors, program
+from jobs.cli import HelpFormatter, check_render_extra, cli_errors, program
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from textscanner.render.fonts import find_fonts, select
     from textscanner.render.photographs import find_photographs
 
+    if not args.fonts:
+        check_render_extra()
     settings = RenderSettings(
         seed=args.seed,
         fonts=select(find_fonts(args.fonts), args.split),

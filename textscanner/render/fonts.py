@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from PIL import ImageFont
 
-from textscanner.errors import UserError
+from textscanner.errors import UserError, install_command
 
 # Python packages that contain font files. Packages that are not installed are skipped.
 FONT_PACKAGES = (
@@ -103,7 +103,9 @@ def find_fonts(extra_folders: Iterable[str] = (), packages: Iterable[str] = FONT
             family, style = ImageFont.truetype(path, CHECK_PX).getname()
             by_shape[shape] = Font(path, family or pathlib.Path(path).stem, style or "Regular", _is_script(path))
     if not by_shape:
-        raise UserError("no usable font: install a font package, or set fonts to a folder with .ttf or .otf files")
+        raise UserError(
+            f"no usable font: {install_command('render')}, or set fonts to a folder with .ttf or .otf files"
+        )
     return tuple(sorted(by_shape.values(), key=lambda font: (font.family, font.style, pathlib.Path(font.path).name)))
 
 
@@ -115,7 +117,7 @@ def select(fonts: Iterable[Font], split: str) -> tuple[Font, ...]:
     """
     chosen = tuple(f for f in fonts if split == "all" or f.heldout == (split == "heldout"))
     if not chosen:
-        raise UserError(f"split is {split!r}: no font family belongs to it; add fonts")
+        raise UserError(f"split is {split!r}: no font family belongs to it; add fonts: {install_command('render')}")
     return chosen
 
 

@@ -2,7 +2,9 @@
 
 import argparse
 import ast
+import importlib
 import importlib.metadata
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -15,7 +17,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from cluster.errors import NotFoundError, StorageError
-from jobs.cli import EXTRAS, FLAGS, cli_errors, local_folder, name_flags, program, run_spec, vocabulary_of
+from jobs.cli import (
+    EXTRAS,
+    FLAGS,
+    RENDER_FONTS,
+    cli_errors,
+    local_folder,
+    name_flags,
+    program,
+    run_spec,
+    vocabulary_of,
+)
 from jobs.evaluate import _parser as evaluate_parser
 from jobs.export import _parser as export_parser
 from jobs.label import _parser as label_parser
@@ -24,6 +36,7 @@ from jobs.prepare import _parser as prepare_parser
 from jobs.pull import _parser as pull_parser
 from jobs.read import _parser as read_parser
 from jobs.render import _parser as render_parser
+from jobs.render import main as render_main
 from jobs.train import _parser as train_parser
 from jobs.tune import _parser as tune_parser
 from textscanner.errors import UserError
@@ -189,6 +202,40 @@ def test_a_command_without_its_extra_names_it_without_a_traceback(module, argume
     assert process.returncode == 2
     assert process.stderr.startswith(f"error: {package} is not installed")
     assert process.stderr.count("\n") == 1 and f"pip install '.[{extra}]'" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"), [("render", ["--out", "OUT", "--num-words", "1"]), ("quickstart", ["--storage", "OUT"])]
+)
+def test_the_render_extra_is_named_where_train_brought_its_other_packages(
+    monkeypatch, tmp_path, capsys, module, arguments
+):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == RENDER_FONTS else find_spec(name))
+    monkeypatch.chdir(tmp_path)
+    main = importlib.import_module(f"jobs.{module}").main
+    assert main([str(tmp_path / "out") if argument == "OUT" else argument for argument in arguments]) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: the fonts to render with are not installed: pip install '.[train,render]' in the project's folder"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_fonts_that_are_named_need_no_font_package(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert render_main(["--out", "x", "--num-words", "1", "--fonts", "no-such-folder"]) == 2
+    assert capsys.readouterr().err == "error: --fonts is 'no-such-folder': no such folder\n"
+
+
+def test_the_font_package_that_is_checked_belongs_to_the_render_extra_alone():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    owners = {canonicalize_name(name) for name in importlib.metadata.packages_distributions()[RENDER_FONTS]}
+    assert [extra for extra in extras if owners & distributions(extras[extra])] == ["render"]
+
+
+def test_help_names_no_file_that_a_wheel_lacks():
+    for parser in PARSERS:
+        assert "docs/" not in parser().format_help()
 
 
 def test_read_needs_the_base_install_alone(tmp_path, words):

@@ -1,10 +1,12 @@
 """`textscanner export` on the command line."""
 
+import pathlib
+
 import cv2
 import numpy as np
 import pytest
 
-from jobs.export import main
+from jobs.export import EXAMPLE, _print_example, main
 from tests.factories import write_dataset
 
 
@@ -35,3 +37,12 @@ def test_impossible_combinations_are_refused(flags, message, overfitted, tmp_pat
     assert main([overfitted.checkpoint, "--out", str(tmp_path / "out"), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_example_is_named_where_it_exists_only(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(pathlib.Path(__file__).parents[3])
+    _print_example(tmp_path / "model.onnx")
+    assert capsys.readouterr().out == f"next: python {EXAMPLE} {tmp_path}/model.onnx YOUR_WORD_IMAGE\n"
+    monkeypatch.chdir(tmp_path)
+    _print_example(tmp_path / "model.onnx")
+    assert capsys.readouterr().out == ""

@@ -28,8 +28,14 @@ def test_unusable_and_duplicate_fonts_are_skipped(tmp_path):
     assert covers(good, "abc") and not covers(good, "\U0001f9ff")
     with pytest.raises(UserError, match="no such folder"):
         find_fonts((str(tmp_path / "none"),))
-    with pytest.raises(UserError, match="no font family"):
+    with pytest.raises(UserError, match=r"no font family.*pip install '\.\[render\]'"):
         select([Font("x", "DejaVu Sans", "")], "heldout" if not Font("x", "DejaVu Sans", "").heldout else "train")
+
+
+def test_a_machine_without_fonts_gets_the_command_to_install_the_render_extra(monkeypatch):
+    monkeypatch.setattr(font_module, "SYSTEM_FOLDERS", ())
+    with pytest.raises(UserError, match=r"no usable font: pip install '\.\[render\]'"):
+        find_fonts(packages=())
 
 
 def test_fonts_whose_letters_join_are_script(monkeypatch):
