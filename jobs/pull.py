@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not args.to:
         raise UserError("--to is missing: name the folder for the checkpoint, or --list to show the checkpoints")
-    checkpoint = select_checkpoint(checkpoints, args.metric, args.mode, args.step, args.last)
+    checkpoint = select_checkpoint(checkpoints, metric=args.metric, mode=args.mode, step=args.step, last=args.last)
     folder = pull(checkpoint, local_folder("--to", args.to))
     value = checkpoint.metrics.get(args.metric)
     score = "" if value is None else f", {args.metric} {value:.4f}"

@@ -126,6 +126,10 @@ def initialize(path: str | pathlib.Path, state: TrainingState) -> list[str]:
 def export_weights(path: str | pathlib.Path, out: str | pathlib.Path) -> None:
     """Writes a checkpoint for distribution: float16 weights, no training state, no URIs of data sets.
 
+    Maintainers put new weights into the package with it; no command calls it:
+
+        python -c 'from textscanner.checkpoint import export_weights as e; e("CHECKPOINT", "textscanner/weights/NAME")'
+
     Args:
       path: the checkpoint.
       out: folder; created if it does not exist.

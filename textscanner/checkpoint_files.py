@@ -9,7 +9,8 @@ STATE_NAME = "state.json"  # step, threshold, metrics, versions; written last
 WEIGHTS_NAME = "weights.safetensors"  # the validated weights (their moving average if the run keeps one)
 TRAINING_NAME = "training.safetensors"  # live weights and optimizer variables
 
-# In storage only: names, sizes and SHA-256 of the files above. It is uploaded last; a folder without it is incomplete.
+# Added on upload and kept by `pull`: step, metrics, and name, size and SHA-256 of each file. It is uploaded last; in
+# storage, a folder without it is incomplete.
 CHECKPOINT_MANIFEST_NAME = "checkpoint_manifest.json"
 
 ONNX_NAME = "model.onnx"  # beside bundled weights: the exported network, for reading only

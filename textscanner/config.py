@@ -431,6 +431,8 @@ def _explain(problem: Any) -> str:
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """The config with `section.key=value` assignments applied; lists and tuples are given as JSON.
 
+    Keys of the runtime are not known here: the command line uses `override` of `cluster/config.py`.
+
     Raises:
       UserError: an assignment is not of that form, names no key, or its value breaks a rule.
     """

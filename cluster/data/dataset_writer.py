@@ -57,12 +57,12 @@ class BuildResult:
     """All parts of a data set.
 
     Attributes:
-      rejects: number of rejected rows by reason, most frequent first.
+      reject_counts: number of rejected rows by reason, most frequent first.
       counts: number of rows that the part function counted, by name.
     """
 
     shards: list[ShardInfo]
-    rejects: dict[str, int]
+    reject_counts: dict[str, int]
     counts: dict[str, int]
 
 
@@ -119,7 +119,7 @@ def finalize(spec: BuildSpec, result: BuildResult, origin: dict[str, Any]) -> Ma
     """Writes the samples, then the manifest, which makes the shards a data set."""
     location = open_uri(spec.out_uri)
     location.join(SAMPLES_NAME).write_bytes(_draw_samples(spec.out_uri, result.shards))
-    manifest = write_manifest(spec.out_uri, result.shards, reject_counts=result.rejects, origin=origin)
+    manifest = write_manifest(spec.out_uri, result.shards, reject_counts=result.reject_counts, origin=origin)
     location.join(PARTS_NAME).delete_tree()
     return manifest
 
@@ -188,7 +188,7 @@ def _batch_parts(parts: Iterator[tuple[int, Any]]) -> Iterator[list[tuple[int, A
 def _collect(spec: BuildSpec, folder: Location, num_parts: int) -> BuildResult:
     """Merges the parts' summaries, one in memory at a time; the list of rejects grows on disk."""
     shards: list[ShardInfo] = []
-    rejects: collections.Counter[str] = collections.Counter()
+    reject_counts: collections.Counter[str] = collections.Counter()
     counts: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryFile() as reject_lines:
         for index in range(num_parts):
@@ -196,11 +196,11 @@ def _collect(spec: BuildSpec, folder: Location, num_parts: int) -> BuildResult:
             shards += [ShardInfo.from_dict(shard) for shard in summary["shards"]]
             counts.update(summary["counts"])
             for reject in summary["rejects"]:
-                rejects[reject["reason"]] += 1
+                reject_counts[reject["reason"]] += 1
                 reject_lines.write(json.dumps(reject, ensure_ascii=False).encode() + b"\n")
         reject_lines.seek(0)
         open_uri(spec.out_uri).join(REJECTS_NAME).write_bytes(reject_lines.read())
-    return BuildResult(shards, dict(rejects.most_common()), dict(counts))
+    return BuildResult(shards, dict(reject_counts.most_common()), dict(counts))
 
 
 def _draw_samples(dataset_uri: str, shards: list[ShardInfo]) -> bytes:

@@ -79,10 +79,10 @@ def prepare_dataset(source_uri: str, out_uri: str, settings: PrepareSettings, *,
 def _check_rejects(source_uri: str, out_uri: str, result: BuildResult, max_reject_share: float) -> None:
     """Raises a UserError if no row remains or too many rows are rejected."""
     num_accepted = sum(shard.num_rows for shard in result.shards)
-    num_rejected = sum(result.rejects.values())
+    num_rejected = sum(result.reject_counts.values())
     total = num_accepted + num_rejected
     if num_accepted == 0 or num_rejected / total > max_reject_share:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in result.rejects.items())
+        reasons = ", ".join(f"{reason} {count}" for reason, count in result.reject_counts.items())
         raise UserError(
             f"max_reject_share is {max_reject_share:g}: {num_rejected} of {total} rows of {source_uri} are rejected "
             f"({reasons}); they are listed in {open_uri(out_uri).join(REJECTS_NAME).uri}"

@@ -96,7 +96,8 @@ class ChunkReader:
         if self.augment and self.config.data.augment:
             seed = (self.config.train.seed, chunk_read.dataset, chunk_read.epoch, number)
             strength = self.config.data.augment_strength
-            pixels, quads = augment(pixels, quads, model, np.random.default_rng(seed), strength)
+            rng = np.random.default_rng(seed)
+            pixels, quads = augment(pixels, quads, model, rng=rng, strength=strength)
         row["image"], resize = fit(pixels, model)
         ids = self.config.charset.encode(record.text)
         if 0 < len(ids) <= model.max_label_length:

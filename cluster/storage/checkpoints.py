@@ -1,8 +1,9 @@
 """Checkpoints in storage: upload, list, select, verify, prune and download.
 
-A complete checkpoint folder holds `checkpoint_manifest.json` with the names, sizes and SHA-256 hashes of its files. The
-manifest is uploaded last, with a put that fails if the object exists, and deleted first. Every reader ignores a folder
-without it, so an interrupted upload or deletion is never mistaken for a checkpoint.
+A complete checkpoint folder holds `checkpoint_manifest.json` with step, metrics, and name, size and SHA-256 of each
+file. The manifest is added on upload and kept by `pull`. It is uploaded last, with a put that fails if the object
+exists, and deleted first. Every reader ignores a folder without it, so an interrupted upload or deletion is never
+mistaken for a checkpoint.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Classification of storage failures, and their error messages.
 
-`classify` decides from the server's error code and HTTP status only. The text around them names the object, and an
-object may be called `403.jpg` or `AccessDenied`. Only `error_message` writes messages.
+`classify` decides from the server's error code and HTTP status, and without an answer from the exception's class; never
+from the text around them, which names the object: an object may be called `403.jpg` or `AccessDenied`. `error_message`
+words every failure that a storage library raises.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class RankZeroOutputs:
         self._config, self._keep_checkpoints = spec.config, spec.runtime.train.keep_checkpoints
         self._run_root, self._progress_actor = run_root, progress_actor
         self._writer = MetricsWriter(run_root, start_step, open_tracker(run_root, spec, self.send_message))
-        self._gauges = RunMetrics(run_root.rpartition("/")[2], resumed=start_step > 0)
+        self._run_metrics = RunMetrics(run_root.rpartition("/")[2], resumed=start_step > 0)
 
     def send_message(self, message: str) -> None:
         """Prints a line on the driver; does not wait for it."""
@@ -58,13 +58,13 @@ class RankZeroOutputs:
     def log_step(self, step: int, metrics: Mapping[str, float], learning_rate: float) -> None:
         scalars = {f"train/{name}": value for name, value in metrics.items()}
         self._writer.scalars(step, scalars | {"train/learning_rate": learning_rate})
-        self._gauges.progress(step, metrics)
+        self._run_metrics.progress(step, metrics)
         progress = {**metrics, "step": step, "global_batch_size": self._config.train.global_batch_size}
         self._progress_actor.set_progress.remote(progress)
 
     def log_validation(self, step: int, metrics: dict[str, float]) -> None:
         self._writer.scalars(step, metrics)
-        self._gauges.validated(metrics)
+        self._run_metrics.validated(metrics)
         names = dataset_names(self._config.data.val)
         per_set = "  ".join(f"{name} {metrics[f'val/{name}/word_accuracy']:.1%}" for name in names)
         self.send_message(f"step {step}: word accuracy {metrics[BEST_METRIC]:.1%}  ({per_set})")
@@ -95,7 +95,7 @@ class RankZeroOutputs:
         target = open_uri(self._run_root).join(folder_name)
         self._writer.mirror()
         upload(local.path, target.uri)
-        self._gauges.saved(time.monotonic() - begin_s)
+        self._run_metrics.saved(time.monotonic() - begin_s)
         try:
             prune(self._run_root, self._config.train.best_metric, self._keep_checkpoints)
         except StorageError as error:  # tried again after the next checkpoint

@@ -68,7 +68,7 @@ def train_worker(settings: WorkerSettings) -> None:
     state = create_state(config, strategy)
     meta = _restore(state, settings, rank)
     sampler = make_training_sampler(config)
-    worker = _Worker(spec, state, settings, rank, num_workers, meta)
+    worker = _Worker(spec, state, settings, rank=rank, num_workers=num_workers, meta=meta)
     batches = worker_batches(
         spec,
         sampler,
@@ -139,6 +139,7 @@ class _Worker:
         spec: RunSpec,
         state: TrainingState,
         settings: WorkerSettings,
+        *,
         rank: int,
         num_workers: int,
         meta: CheckpointMeta,
@@ -146,11 +147,13 @@ class _Worker:
         self._spec, self._state, self._config = spec, state, state.config
         self._rank, self._num_workers = rank, num_workers
         self._meta = meta
-        self._reader = Reader(self._config, state.ema_model, meta.step, meta.metrics, meta.threshold)
+        self._reader = Reader(
+            self._config, state.ema_model, step=meta.step, metrics=meta.metrics, threshold=meta.threshold
+        )
         self._val_manifests: list[Manifest] = [read_manifest(uri) for uri in self._config.data.val]
         self._outputs: RankZeroOutputs | None = None
         if rank == 0:
-            self._outputs = RankZeroOutputs(spec, settings.run_root, settings.progress_actor, meta.step)
+            self._outputs = RankZeroOutputs(spec, settings.run_root, settings.progress_actor, start_step=meta.step)
             if meta.step:
                 self._outputs.send_message(f"resumed at step {meta.step}")
 

@@ -1,8 +1,8 @@
-"""Tune schedulers that a resumed sweep can use: they know the earlier results of its trials, and when a run is over.
+"""Tune schedulers for sweeps that are resumed, and population based training that ends at the last step.
 
 Tune saves its trials and its searcher, but a resumed sweep gets its scheduler in the initial state: the first trial
-after a restart would pass every stopping decision without competition. Here the scheduler is fed, for each trial that
-is added, the results that storage has of it.
+after a restart would pass every stopping decision without competition. `ResumableASHA` and `ResumableMedian` are fed,
+for each trial that is added, the results that storage has of it; `PBT` is not.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ A space is Python (`SearchSpace({...})`), a named one of `SPACES`, or a TOML or 
     losses.word_supervision_ramp_steps = { randint = [50, 500], when = { "losses.word_weight" = [0.5, 1.0] } }
 
 A key with `when` is conditional: it keeps the base config's value in trials where the other key has none of the listed
-values. Sampled values are applied with the same `override` as assignments of the command line, so a sweep can try
-exactly what a training command can set.
+values. Sampled values are applied like assignments of the command line, but to the `Config` only: keys of the runtime
+cannot be varied.
 """
 
 from __future__ import annotations

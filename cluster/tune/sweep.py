@@ -231,7 +231,14 @@ def best_trial(sweep: Sweep, results: SweepResults) -> BestTrial:
     assert best is not None, "ranked trials have a validation"
     spec = sweep.trial_spec
     spec = dataclasses.replace(spec, config=sweep.space.apply(spec.config, record.sample))
-    return BestTrial(record.trial, best.value, best.step, best.checkpoint, record.sample, spec)
+    return BestTrial(
+        trial=record.trial,
+        value=best.value,
+        step=best.step,
+        checkpoint=best.checkpoint,
+        sample=record.sample,
+        spec=spec,
+    )
 
 
 def max_concurrent_trials(spec: RunSpec, resources: dict[str, float]) -> int:

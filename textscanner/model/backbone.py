@@ -114,6 +114,7 @@ def _residual_levels(image: keras.KerasTensor, model: ModelConfig) -> tuple[Leve
         for j in range(blocks):
             x = _block(x, channels, strides if j == 0 else (1, 1), model, f"stage{i}_block{j}")
         levels.append(x)
+    # "context" starts the names of these layers' arrays in released checkpoints: it cannot be renamed.
     levels[-1] = attend(x, model.attention_blocks, "context")
     return levels, list(model.stage_input_strides)
 

@@ -159,7 +159,7 @@ def _attempt(settings: RenderSettings, rng: np.random.Generator) -> _RenderedWor
     if settings.enables("neighbours") and rng.random() < 0.35:
         neighbour = _neighbour(settings, font, layout, rng)
         neighbours = None if neighbour is None else cv2.warpPerspective(neighbour.mask, matrix @ neighbour.shift, size)
-    image, visible = _compose(settings, mask, neighbours, float(np.median(letters_px)), rng)
+    image, visible = _compose(settings, mask, neighbours, letter_px=float(np.median(letters_px)), rng=rng)
     image = degrade(image, rng, settings.enables("camera"))
     if contrast(image, visible) < MIN_CONTRAST:
         return None
@@ -309,11 +309,11 @@ def _compose(
             _paint(image, _shadow(mask, letter_px, rng), dark)
     elif kind < SHADOW_PROBABILITY + EXTRUSION_PROBABILITY:
         if settings.enables("extrusion"):
-            _extrude(image, mask, ink, letter_px, rng)
+            _extrude(image, mask, ink, letter_px=letter_px, rng=rng)
     elif kind < SHADOW_PROBABILITY + EXTRUSION_PROBABILITY + OUTLINE_PROBABILITY and settings.enables("outline"):
         stroke_px = max(1, round(letter_px * rng.uniform(0.02, 0.08)))
         if rng.random() < 0.35:
-            return _hollow(image, mask, ink, stroke_px, rng)
+            return _hollow(image, mask, ink, stroke_px=stroke_px, rng=rng)
         if rng.random() < 0.3:  # a second rim
             _paint(image, _grow(mask, 2 * stroke_px), ink if rng.random() < 0.5 else ink_against(paper, 30, rng))
         _paint(image, _grow(mask, stroke_px), ink_against(ink, 50, rng))

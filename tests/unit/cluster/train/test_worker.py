@@ -61,7 +61,7 @@ def make_worker(monkeypatch, rank):
     monkeypatch.setattr(worker, "RankZeroOutputs", mock.Mock())
     state = mock.Mock(config=SPEC.config)
     settings = WorkerSettings(SPEC.to_dict(), "runs/x", None)
-    return worker._Worker(SPEC, state, settings, rank, 2, CheckpointMeta(0, 0.5, {})), report
+    return worker._Worker(SPEC, state, settings, rank=rank, num_workers=2, meta=CheckpointMeta(0, 0.5, {})), report
 
 
 @pytest.mark.parametrize("rank", [0, 1])
