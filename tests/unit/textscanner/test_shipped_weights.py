@@ -1,11 +1,18 @@
-"""The bundled weights: complete, small, and able to read clear print."""
+"""The bundled weights: complete, small, up to date with the code, and able to read clear print."""
 
+import json
+
+import onnxruntime
 import pytest
 
 import textscanner
 from cluster.storage.checkpoints import fetch_checkpoint
-from textscanner.checkpoint_files import WEIGHTS_FOLDER, shipped_weights
+from textscanner.checkpoint_files import CONFIG_NAME, ONNX_NAME, WEIGHTS_FOLDER, shipped_weights
+from textscanner.config import Config
 from textscanner.data.images import decode
+from textscanner.export.metadata import export_metadata
+from textscanner.export.onnx_format import METADATA_KEY
+from textscanner.inference.export_outputs import EXPORT_OUTPUTS
 
 
 @pytest.mark.parametrize("name", sorted(shipped_weights()))
@@ -23,3 +30,22 @@ def test_every_weights_folder_is_complete_and_small():
     for folder in folders:
         assert (folder / "MODEL_CARD.md").exists()
         assert sum(path.stat().st_size for path in folder.iterdir()) < 12e6
+
+
+@pytest.mark.parametrize("name", sorted(shipped_weights()))
+def test_shipped_configs_state_every_key(name):
+    values = json.loads((WEIGHTS_FOLDER / name / CONFIG_NAME).read_text())
+    assert values == json.loads(json.dumps(Config.from_dict(values).to_dict()))
+
+
+def onnx_files():
+    return sorted(WEIGHTS_FOLDER.glob(f"*/{ONNX_NAME}"))
+
+
+@pytest.mark.parametrize("path", onnx_files(), ids=lambda path: path.parent.name)
+def test_metadata_of_shipped_onnx_files_is_what_export_writes(path):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    metadata = json.loads(session.get_modelmeta().custom_metadata_map[METADATA_KEY])
+    assert metadata["outputs"] == {output.name: output.description for output in EXPORT_OUTPUTS}
+    assert metadata["weights"] == "int8"
+    assert metadata == export_metadata(textscanner.load(path.parent), "int8")
