@@ -97,6 +97,27 @@ def test_the_version_is_the_same_everywhere(wheel):
     assert metadata(wheel)["Version"] == textscanner.__version__ == citation["version"]
 
 
+def test_image_tags_in_deploy_files_and_docs_are_the_version():
+    listed = subprocess.run(["git", "ls-files"], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    suffixes = (".yaml", ".yml", ".md", ".sh", ".sbatch", "Dockerfile")
+    files = [name for name in listed.splitlines() if name.endswith(suffixes) and not name.startswith("tests/")]
+    tags = {
+        (name, tag.rstrip(".").removesuffix("-cpu"))
+        for name in files
+        for tag in re.findall(r"(?:REGISTRY/textscanner:|newTag: )([\w.-]+)", (ROOT / name).read_text())
+    }
+    assert {tag for _, tag in tags} == {textscanner.__version__}, tags
+    overlays = "cluster/deploy/kuberay/overlays"
+    assert {name for name, _ in tags} >= {
+        "ray_cluster.yaml",
+        "docs/clusters.md",
+        "cluster/deploy/Dockerfile",
+        "cluster/deploy/gcp/ray_cluster.yaml",
+        f"{overlays}/small/cluster/kustomization.yaml",
+        f"{overlays}/large/cluster/kustomization.yaml",
+    }
+
+
 def test_supported_python_versions_are_the_same_everywhere():
     classifiers = [c.rpartition(" ")[2] for c in PROJECT["classifiers"] if "Python :: 3." in c]
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
