@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jobs.cli import HelpFormatter, cli_errors, local_folder, program
-from textscanner.config import BEST_METRIC
+from textscanner.config import BEST_METRIC, WORD_ACCURACY
 from textscanner.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _print_table(checkpoints: Sequence[StoredCheckpoint]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    names = sorted({name for c in checkpoints for name in c.metrics if name.endswith("word_accuracy")})
+    names = sorted({name for c in checkpoints for name in c.metrics if name.endswith(WORD_ACCURACY)})
     table = Table("step", "MB", *names)
     for c in checkpoints:
         values = (f"{c.metrics[name]:.1%}" if name in c.metrics else "" for name in names)

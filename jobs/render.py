@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 from jobs.cli import HelpFormatter, check_render_extra, cli_errors, program
+from textscanner.render.options import DEFAULT_DIFFICULTY, DEFAULT_SPLIT, EFFECTS, Difficulty, Split
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -23,12 +25,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--height-px", type=int, default=64, metavar="H", help="image height in pixels")
     parser.add_argument(
         "--difficulty",
-        choices=("easy", "real"),
-        default="real",
+        choices=get_args(Difficulty),
+        default=DEFAULT_DIFFICULTY,
         help="clean print, or the effects of street photographs",
     )
     parser.add_argument(
-        "--split", choices=("train", "heldout", "all"), default="train", help="part of the words and fonts to use"
+        "--split", choices=get_args(Split), default=DEFAULT_SPLIT, help="part of the words and fonts to use"
     )
     parser.add_argument(
         "--fonts", nargs="*", default=[], metavar="DIR", help="additional folders with .ttf or .otf files"
@@ -46,8 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         default=[],
         metavar="EFFECT",
-        help="effects of `real` to turn off: texture, perspective, arc, spacing, script, long, crop, neighbours, "
-        "shadow, extrusion, outline, contrast, camera",
+        help=f"effects of `real` to turn off: {', '.join(EFFECTS)}",
     )
     parser.add_argument("--num-cpus", type=int, metavar="K", help="number of processes (default: all cores)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing data set")

@@ -51,8 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_result(metrics: Mapping[str, float], checkpoint: str, run_root: str, val: Sequence[str]) -> None:
+    from textscanner.config import WORD_ACCURACY
+
     for name, value in sorted(metrics.items()):
-        if name.endswith("word_accuracy"):
+        if name.endswith(WORD_ACCURACY):
             print(f"  {name:<40} {value:.1%}")
     print(f"best checkpoint  {checkpoint}\ncurves           tensorboard --logdir {run_root}/tensorboard")
     print(f"next: {program('evaluate')} {checkpoint} {' '.join(val) or 'DATASET'}")

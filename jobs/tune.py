@@ -6,8 +6,9 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from cluster.tune.options import DEFAULT_MODE, DEFAULT_SCHEDULER, DEFAULT_SEARCH, Mode, SchedulerName, SearchName
 from jobs.cli import HelpFormatter, add_run_arguments, cli_errors, program, run_spec
 from textscanner.config import BEST_METRIC
 
@@ -37,16 +38,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trials", type=int, default=16, metavar="N", help="number of trials")
     parser.add_argument(
         "--scheduler",
-        default="asha",
+        default=DEFAULT_SCHEDULER,
         metavar="NAME",
-        help="early stopping: asha, hyperband, pbt, median, or fifo for none",
+        help=f"early stopping: {', '.join(get_args(SchedulerName))}; fifo stops none",
     )
     parser.add_argument(
-        "--search", default="random", metavar="NAME", help="sampling: random, tpe (Optuna) or qmc (quasi-random)"
+        "--search",
+        default=DEFAULT_SEARCH,
+        metavar="NAME",
+        help=f"sampling: {', '.join(get_args(SearchName))}; tpe is Optuna's, qmc quasi-random",
     )
     parser.add_argument("--workers-per-trial", type=int, default=1, metavar="N", help="training workers of each trial")
     parser.add_argument("--metric", default=BEST_METRIC, metavar="NAME", help="metric that ranks the trials")
-    parser.add_argument("--mode", default="max", choices=("max", "min"), help="maximize or minimize the metric")
+    parser.add_argument("--mode", default=DEFAULT_MODE, choices=get_args(Mode), help="maximize or minimize the metric")
     parser.add_argument(
         "--budget-minutes", type=float, metavar="MINUTES", help="time limit of the sweep; unfinished trials are stopped"
     )

@@ -22,7 +22,8 @@ from textscanner.errors import UserError
 
 STRICT = pydantic.ConfigDict(extra="forbid")
 T = TypeVar("T")
-BEST_METRIC = "val/word_accuracy"  # word accuracy over all validation sets
+WORD_ACCURACY = "word_accuracy"  # last part of the names of word accuracies; the first of the scores of `WordCounts`
+BEST_METRIC = f"val/{WORD_ACCURACY}"  # word accuracy over all validation sets
 
 
 def require(condition: bool, key: str, value: object, rule: str) -> None:

@@ -26,7 +26,7 @@ from cluster.tracking.prometheus import RunMetrics
 from cluster.tracking.trackers import open_tracker
 from textscanner import checkpoint
 from textscanner.checkpoint import CheckpointMeta
-from textscanner.config import BEST_METRIC
+from textscanner.config import BEST_METRIC, WORD_ACCURACY
 from textscanner.data.images import decode
 from textscanner.evaluation.visualization import draw_maps, sheet
 from textscanner.inference.reader import Reader
@@ -66,7 +66,7 @@ class RankZeroOutputs:
         self._writer.scalars(step, metrics)
         self._run_metrics.validated(metrics)
         names = dataset_names(self._config.data.val)
-        per_set = "  ".join(f"{name} {metrics[f'val/{name}/word_accuracy']:.1%}" for name in names)
+        per_set = "  ".join(f"{name} {metrics[f'val/{name}/{WORD_ACCURACY}']:.1%}" for name in names)
         self.send_message(f"step {step}: word accuracy {metrics[BEST_METRIC]:.1%}  ({per_set})")
 
     def write_image(self, step: int, reader: Reader) -> None:

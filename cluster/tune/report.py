@@ -13,8 +13,9 @@ from typing import Any
 
 from cluster.storage.location import open_uri
 from cluster.tune.results import SweepResults, TrialRecord
+from cluster.tune.search import optuna_distributions
 from cluster.tune.search_space import Domain
-from cluster.tune.sweep import BestTrial, Sweep, optuna_distributions
+from cluster.tune.sweep import BestTrial, Sweep
 
 STATE_COLORS = {
     "finished": "#1a7f37",

@@ -11,9 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import warnings
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from ray import tune
 
@@ -25,18 +23,14 @@ from cluster.storage.location import Location, absolute_uri, open_uri
 from cluster.storage.run_layout import TUNE_NAME, SweepLayout
 from cluster.train.launch import check_init, describe, local_cluster_cpus, with_absolute_uris
 from cluster.tune.callback import SweepCallback, TimeBudget
+from cluster.tune.options import DEFAULT_MODE, DEFAULT_SCHEDULER, DEFAULT_SEARCH, Mode, SchedulerName, SearchName
 from cluster.tune.results import SweepResults, load_results
-from cluster.tune.schedulers import PBT, ResumableASHA, ResumableMedian
+from cluster.tune.search import make_scheduler, make_searcher, tune_domains
 from cluster.tune.search_space import Sample, SearchSpace, check_space
 from cluster.tune.trial import TrialSettings, run_trial
 from textscanner.config import BEST_METRIC, Config, difference, json_object, require
 from textscanner.errors import UserError
 
-SchedulerName = Literal["asha", "hyperband", "pbt", "median", "fifo"]
-SearchName = Literal["random", "tpe", "qmc"]
-Mode = Literal["max", "min"]
-
-REDUCTION_FACTOR = 3  # ASHA and hyperband: the best third of the trials continues
 # CPUs of the process that drives a trial. It waits nearly all the time: its workers have CPUs of their own.
 TRIAL_CPUS = 0.01
 SHARED_CACHE_DIR = "~/.cache/textscanner"  # on every node, at most data.cache_gib
@@ -75,10 +69,10 @@ class Sweep:
     storage_uri: str
     name: str
     num_trials: int
-    scheduler: SchedulerName = "asha"
-    search: SearchName = "random"
+    scheduler: SchedulerName = DEFAULT_SCHEDULER
+    search: SearchName = DEFAULT_SEARCH
     metric: str = BEST_METRIC
-    mode: Mode = "max"
+    mode: Mode = DEFAULT_MODE
     budget_s: float | None = None
     seed: int = 0
     retries: int = 1
@@ -307,7 +301,7 @@ def _tuner(sweep: Sweep, spec: RunSpec, max_concurrent: int) -> tune.Tuner:
     trainable = tune.with_resources(tune.with_parameters(run_trial, settings=settings), {"CPU": TRIAL_CPUS})
     state = open_uri(layout.tune)
     filesystem = state.atomic_filesystem()
-    param_space = _tune_domains(sweep.space) if sweep.search == "random" else {}  # Optuna's searcher has its own
+    param_space = tune_domains(sweep.space) if sweep.search == "random" else {}  # Optuna's searcher has its own
     if has_tune_state(state, sweep.search):
         return tune.Tuner.restore(
             state.path,
@@ -367,115 +361,3 @@ def has_tune_state(folder: Location, search: str) -> bool:
 def _trial_dirname(trial: Any) -> str:
     """Folder of a trial's pointers and TensorBoard's HParams; Tune's default name would contain all sampled values."""
     return str(trial.trial_id)
-
-
-def _tune_domains(space: SearchSpace) -> dict[str, Any]:
-    """The space as Ray Tune's domains."""
-    makers = {
-        "uniform": lambda values: tune.uniform(*values),
-        "loguniform": lambda values: tune.loguniform(*values),
-        "randint": lambda values: tune.randint(values[0], values[1] + 1),
-        "choice": lambda values: tune.choice(list(values)),
-    }
-    return {key: makers[domain.kind](domain.values) for key, domain in space.domains.items()}
-
-
-def _pbt_mutations(space: SearchSpace) -> dict[str, Any]:
-    """The space for PBT, which moves to a neighbour in a list and multiplies everything else."""
-    choices = {key: list(d.values) for key, d in space.domains.items() if d.kind == "choice"}
-    return _tune_domains(space) | choices
-
-
-def make_scheduler(sweep: Sweep) -> Any:
-    """Ray Tune's scheduler of the sweep."""
-    from ray.tune import schedulers
-
-    max_steps, min_steps = sweep.config.train.num_steps, sweep.config.train.validate_every_steps
-    if sweep.scheduler in ("asha", "hyperband"):
-        # Hyperband as ASHA with several brackets: Tune's HyperBandScheduler stops trials only if all are added at once.
-        num_brackets = 1 + math.floor(math.log(max_steps / min_steps, REDUCTION_FACTOR) + 1e-9)
-        return ResumableASHA(
-            sweep.layout,
-            time_attr="step",
-            max_t=max_steps,
-            grace_period=min_steps,
-            reduction_factor=REDUCTION_FACTOR,
-            brackets=num_brackets if sweep.scheduler == "hyperband" else 1,
-        )
-    if sweep.scheduler == "median":
-        return ResumableMedian(sweep.layout, time_attr="step", grace_period=min_steps, min_samples_required=2)
-    if sweep.scheduler == "pbt":
-        return PBT(
-            max_steps,
-            perturbation_interval=min_steps,
-            hyperparam_mutations=_pbt_mutations(sweep.space),
-            custom_explore_fn=sweep.space.clip,  # Tune multiplies by 0.8 or 1.2, which may leave the range
-            synch=True,  # trials wait for each other at each interval, also those that have not had room to start yet
-        )
-    return schedulers.FIFOScheduler()
-
-
-def make_searcher(sweep: Sweep, max_concurrent: int) -> Any:
-    """Ray Tune's search algorithm of the sweep; `tpe` is given the trials of `warm_start`.
-
-    Raises:
-      UserError: the earlier sweep cannot be used.
-    """
-    if sweep.search == "random":
-        from ray.tune.search.basic_variant import BasicVariantGenerator
-
-        return BasicVariantGenerator(random_state=sweep.seed, max_concurrent=max_concurrent)
-    import optuna
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # QMC; our Optuna is pinned
-    samplers: dict[str, Callable[[], Any]] = {
-        "tpe": lambda: optuna.samplers.TPESampler(seed=sweep.seed, multivariate=True, constant_liar=True),
-        "qmc": lambda: optuna.samplers.QMCSampler(seed=sweep.seed, warn_independent_sampling=False),
-    }
-    samples, values = _warm_start_trials(sweep)
-    return OptunaSearch(
-        space=optuna_distributions(sweep.space),
-        metric=sweep.metric,
-        mode=sweep.mode,
-        sampler=samplers[sweep.search](),
-        points_to_evaluate=samples or None,
-        evaluated_rewards=values or None,
-    )
-
-
-def optuna_distributions(space: SearchSpace) -> dict[str, Any]:
-    """The space as Optuna's distributions."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    distributions: dict[str, Any] = {}
-    for key, domain in space.domains.items():
-        if domain.kind == "choice":
-            distributions[key] = CategoricalDistribution(list(domain.values))
-        elif domain.kind == "randint":
-            low, high = domain.bounds
-            distributions[key] = IntDistribution(int(low), int(high))
-        else:
-            distributions[key] = FloatDistribution(*domain.bounds, log=domain.kind == "loguniform")
-    return distributions
-
-
-def _warm_start_trials(sweep: Sweep) -> tuple[list[Sample], list[float]]:
-    """Samples and best metrics of the trials of the earlier sweep that lie in this sweep's space."""
-    if not sweep.warm_start:
-        return [], []
-    storage_uri, _, name = absolute_uri(sweep.warm_start).rstrip("/").rpartition("/")
-    results = load_results(SweepLayout(storage_uri, name))
-    if results is None or not results.ranked():
-        raise UserError(f"warm_start is {sweep.warm_start!r}: there is no sweep with results there")
-    if results.metric != sweep.metric:
-        raise UserError(f"warm_start is {sweep.warm_start!r}: it measured {results.metric}, not {sweep.metric}")
-    usable = [
-        (sample, best.value)
-        for record in results.ranked()
-        if (sample := sweep.space.restrict(record.sample)) and (best := record.best(sweep.mode))
-    ]
-    if not usable:
-        raise UserError(f"warm_start is {sweep.warm_start!r}: none of its trials lies in this sweep's space")
-    return [sample for sample, _ in usable], [value for _, value in usable]

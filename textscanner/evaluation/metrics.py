@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from textscanner.config import WORD_ACCURACY
 from textscanner.text import normalize_for_scoring
 
-SCORES = ("word_accuracy", "one_minus_ned", "char_accuracy", "length_accuracy")
+SCORES = (WORD_ACCURACY, "one_minus_ned", "char_accuracy", "length_accuracy")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-ACCURACY_SUFFIX = "/word_accuracy"
+from textscanner.config import WORD_ACCURACY
+
+ACCURACY_SUFFIX = f"/{WORD_ACCURACY}"
 FIGURE_WIDTH_IN = 12
 
 

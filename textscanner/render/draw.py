@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from textscanner.data.schema import WordRecord
 from textscanner.errors import UserError
 from textscanner.render.fonts import Font, covers
 from textscanner.render.glyph_layout import GlyphLayout, bend, lay_out, lay_out_on_arc
+from textscanner.render.options import DEFAULT_DIFFICULTY, DEFAULT_SPLIT, EFFECTS, Difficulty, Effect, Split
 from textscanner.render.photographs import random_crop
 from textscanner.render.surface import background, colour, degrade, ink_against
 from textscanner.render.word_source import draw_text
@@ -29,26 +30,6 @@ MAX_ASPECT, MAX_ASPECT_LONG = 9.0, 14.0  # width / height, without and with long
 PHOTOGRAPH_PROBABILITY = 0.5  # of a photographic background, if there are photographs
 ARC_PROBABILITY, BEND_PROBABILITY, SPACING_PROBABILITY, SCRIPT_PROBABILITY = 0.09, 0.07, 0.10, 0.08
 SHADOW_PROBABILITY, EXTRUSION_PROBABILITY, OUTLINE_PROBABILITY = 0.10, 0.07, 0.12
-
-Difficulty = Literal["easy", "real"]
-Split = Literal["train", "heldout", "all"]
-Effect = Literal[
-    "texture",
-    "perspective",
-    "arc",
-    "spacing",
-    "script",
-    "long",
-    "crop",
-    "neighbours",
-    "shadow",
-    "extrusion",
-    "outline",
-    "contrast",
-    "camera",
-]
-EFFECTS: tuple[Effect, ...] = get_args(Effect)
-"""Effects of `real`; each can be disabled to measure what it contributes (docs/data.md lists what they do)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,8 +50,8 @@ class RenderSettings:
     seed: int
     fonts: tuple[Font, ...]
     height_px: int = 64
-    difficulty: Difficulty = "real"
-    split: Split = "train"
+    difficulty: Difficulty = DEFAULT_DIFFICULTY
+    split: Split = DEFAULT_SPLIT
     words: str | None = None
     backgrounds: tuple[str, ...] = ()
     disable: tuple[Effect, ...] = ()

@@ -81,13 +81,16 @@ def test_errors_of_a_verb_keep_their_exit_code(capsys, tmp_path):
     assert "does not exist" in capsys.readouterr().err
 
 
-def test_only_the_chosen_verb_is_imported():
+@pytest.mark.parametrize(
+    ("verb", "loaded"), [("read", []), ("render", []), ("train", []), ("tune", ["numpy"]), ("pull", ["numpy"])]
+)
+def test_help_imports_only_the_chosen_verb_and_nothing_heavy(verb, loaded):
     code = (
         "import sys; from jobs.main import main\n"
-        "try: main(['read', '--help'])\n"
+        f"try: main([{verb!r}, '--help'])\n"
         "except SystemExit: pass\n"
         "print(sorted(m for m in sys.modules if m.startswith('jobs.')), file=sys.stderr)\n"
         "print(sorted({'numpy', 'ray', 'tensorflow', 'pyarrow'} & set(sys.modules)), file=sys.stderr)"
     )
     process = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert process.stderr.splitlines() == ["['jobs.cli', 'jobs.main', 'jobs.read']", "[]"]
+    assert process.stderr.splitlines() == [str(sorted(["jobs.cli", "jobs.main", f"jobs.{verb}"])), str(loaded)]

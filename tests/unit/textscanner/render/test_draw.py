@@ -11,8 +11,9 @@ from tests.factories import settings
 from tests.unit.textscanner.render.test_photographs import two_tone_photograph
 from textscanner.data.images import decode
 from textscanner.render import draw
-from textscanner.render.draw import EFFECTS, MIN_CONTRAST, MIN_LETTER_HEIGHT, contrast, render_word
+from textscanner.render.draw import MIN_CONTRAST, MIN_LETTER_HEIGHT, contrast, render_word
 from textscanner.render.glyph_layout import lay_out
+from textscanner.render.options import EFFECTS
 
 
 def with_script():
