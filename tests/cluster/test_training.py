@@ -52,7 +52,7 @@ def losses_of(storage, name):
 
 
 def weights_of(folder):
-    return checkpoint._read(pathlib.Path(folder) / checkpoint_files.TRAINING_NAME)
+    return checkpoint._read_arrays(pathlib.Path(folder) / checkpoint_files.TRAINING_NAME)
 
 
 def row_ids(spec, worker, num_workers, start, steps):
