@@ -24,7 +24,8 @@ from textscanner.presets import preset
 SPEC = RunSpec(preset("tiny"))
 
 
-def test_the_failure_message_is_the_last_line_of_each_failed_worker():
+def test_the_failure_message_is_the_last_line_of_each_failed_worker(monkeypatch):
+    monkeypatch.setattr(launch.ray._private.worker, "_global_node", None)
     error = types.SimpleNamespace(worker_failures={1: "Traceback ...\n\nUserError: shard 3 is damaged", 0: "lost"})
     assert _failure_message(error) == "rank 0: lost; rank 1: UserError: shard 3 is damaged"
     assert _failure_message(RuntimeError("first\nlast line\n")) == "last line"
