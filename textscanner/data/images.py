@@ -20,6 +20,9 @@ from textscanner.errors import UserError
 cv2.setNumThreads(1)  # parallelism comes from processes; OpenCV's own threads would compete with training for cores
 
 PAD_VALUE = 127
+# A crop taller than this many widths is vertical: two or more characters in it are, as a rule, turned by 90 degrees or
+# stand in a column.
+VERTICAL_RATIO = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,11 @@ def decode(data: bytes, source: str) -> np.ndarray:
     if image is None:
         raise UserError(f"{source}: not an image that OpenCV can decode")
     return np.asarray(image)
+
+
+def is_vertical(image: np.ndarray) -> bool:
+    """Whether an image [H, W, 3] is taller than VERTICAL_RATIO times its width."""
+    return image.shape[0] > VERTICAL_RATIO * image.shape[1]
 
 
 def fit(image: np.ndarray, model: ModelConfig) -> tuple[np.ndarray, ResizeInfo]:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from textscanner.data.images import PAD_VALUE, decode, fit
+from textscanner.data.images import PAD_VALUE, decode, fit, is_vertical
 from textscanner.errors import UserError
 from textscanner.presets import preset
 
@@ -38,3 +38,8 @@ def test_resize_info_maps_pixels(resize, width):
 def test_broken_image_is_named(data):
     with pytest.raises(UserError, match=r"word\.jpg"):
         decode(data, "word.jpg")
+
+
+@pytest.mark.parametrize(("height", "width", "vertical"), [(31, 20, True), (30, 20, False), (20, 31, False)])
+def test_vertical_images_are_taller_than_wide(height, width, vertical):
+    assert is_vertical(np.zeros((height, width, 3), np.uint8)) == vertical
