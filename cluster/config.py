@@ -13,7 +13,8 @@ from typing import Any, Literal
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from textscanner.config import STRICT, Config, assign, parse, require
+from textscanner.config import STRICT, Config, require
+from textscanner.config_parsing import assign, parse
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -36,7 +36,7 @@ FLOORS = {
     ),
     "textscanner": (
         {"errors"},
-        {"charset", "text", "checkpoint_files"},
+        {"charset", "text", "checkpoint_files", "config_parsing"},
         {"config"},
         {"model", "data", "presets"},
         {"inference", "render"},

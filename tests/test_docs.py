@@ -16,7 +16,7 @@ from markdown.extensions.toc import slugify
 from cluster.config import RunSpec
 from cluster.data.importers.registry import FORMATS
 from tests.factories import rendered_records, write_dataset
-from textscanner.config import flatten
+from textscanner.config_parsing import flatten
 from textscanner.presets import preset
 
 ROOT = pathlib.Path(__file__).parent.parent

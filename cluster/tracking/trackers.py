@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from cluster.config import RunSpec
 from cluster.storage.location import open_uri
-from textscanner.config import flatten
+from textscanner.config_parsing import flatten
 from textscanner.errors import UserError, install_command
 
 TRACKER_NAME = "tracker.json"

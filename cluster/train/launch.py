@@ -22,7 +22,8 @@ from cluster.storage.location import absolute_uri, open_uri
 from cluster.storage.run_layout import RunLayout
 from cluster.train.progress import Listener, ProgressActor, ProgressBar
 from textscanner.checkpoint_files import STATE_NAME, shipped_weights
-from textscanner.config import Config, difference, json_object
+from textscanner.config import Config
+from textscanner.config_parsing import difference, json_object
 from textscanner.errors import UserError
 
 RAY_SNAPSHOT_NAME = "checkpoint_manager_snapshot.json"

@@ -28,7 +28,8 @@ from cluster.tune.results import SweepResults, load_results
 from cluster.tune.search import make_scheduler, make_searcher, tune_domains
 from cluster.tune.search_space import Sample, SearchSpace, check_space
 from cluster.tune.trial import TrialSettings, run_trial
-from textscanner.config import BEST_METRIC, Config, difference, json_object, require
+from textscanner.config import BEST_METRIC, Config, require
+from textscanner.config_parsing import difference, json_object
 from textscanner.errors import UserError
 
 # CPUs of the process that drives a trial. It waits nearly all the time: its workers have CPUs of their own.

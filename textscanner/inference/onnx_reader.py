@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from textscanner.checkpoint_files import CONFIG_NAME, NO_VOCABULARY, ONNX_NAME
-from textscanner.config import Config, json_object
+from textscanner.config import Config
+from textscanner.config_parsing import json_object
 from textscanner.errors import UserError
 from textscanner.inference.export_outputs import EXPORT_OUTPUTS, INPUT_NAME, OUTPUT_NAMES
 from textscanner.inference.postprocess import Reading, read_images

@@ -4,7 +4,7 @@ import pytest
 
 from cluster.config import RunSpec, RuntimeConfig
 from cluster.config import override as override_spec
-from textscanner.config import _MOVED_KEYS, flatten
+from textscanner.config_parsing import _MOVED_KEYS, flatten
 from textscanner.presets import preset
 
 
