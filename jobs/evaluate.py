@@ -21,8 +21,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program("evaluate"),
         description="Scores a checkpoint on letters and digits, case-insensitively, as published benchmarks do. Also "
-        "reports accuracy by word length and with case and punctuation, confused characters and calibration, and "
-        "scores other recognizers for comparison.",
+        "reports case-sensitive and exact word accuracy, accuracy by word length, confused characters and calibration, "
+        "and scores other recognizers for comparison.",
     )
     parser.add_argument(
         "checkpoint",
@@ -127,17 +127,22 @@ def _print_details(scores: Mapping[str, DatasetScore]) -> None:
     from textscanner.evaluation.error_analysis import ErrorAnalysis
 
     for name, score in scores.items():
-        counts, analysis = score.counts, score.error_analysis
+        counts = score.counts
         print(
             f"{name}: characters {counts.char_accuracy:.1%}, length {counts.length_accuracy:.1%}, "
-            f"with case {analysis.cased_accuracy:.1%}, as labelled {analysis.exact_accuracy:.1%}, "
-            f"broken images {score.num_broken}"
+            f"case-sensitive {_share(counts.word_accuracy_cased, counts.num_cased)}, "
+            f"exact {_share(counts.word_accuracy_exact, counts.num_exact)}, broken images {score.num_broken}"
         )
     total = sum((score.error_analysis for score in scores.values()), ErrorAnalysis())
     lengths = "  ".join(f"{n}: {accuracy:.0%} of {words}" for n, words, accuracy in total.lengths())
     pairs = total.confusions.most_common(CONFUSIONS_SHOWN)
     confused = "  ".join(f"{truth or '+'}>{read or '-'} {count}" for (truth, read), count in pairs)
     print(f"by length  {lengths}\nconfused   {confused or 'nothing'}   (+ inserted, - missed)")
+
+
+def _share(accuracy: float, num_words: float) -> str:
+    """An accuracy in 0..1 with the number of its words: the case of some labels is not known."""
+    return f"{accuracy:.1%} of {num_words:,.0f}" if num_words else "- (no label with case)"
 
 
 def _draw_mistakes(scores: Mapping[str, DatasetScore], path: pathlib.Path) -> None:

@@ -30,8 +30,8 @@ from textscanner.data.annotations import Word, clean_text
 from textscanner.data.images import decode
 from textscanner.data.schema import WordRecord
 from textscanner.errors import UserError
-from textscanner.evaluation.error_analysis import ErrorAnalysis
-from textscanner.evaluation.metrics import WordCounts
+from textscanner.evaluation.error_analysis import ErrorAnalysis, ScoredWord
+from textscanner.evaluation.metrics import SCORES, WordCounts
 from textscanner.inference.lexicon import Lexicon
 from textscanner.inference.onnx_reader import OnnxReader
 from textscanner.inference.postprocess import READ_BATCH, Reading
@@ -115,7 +115,7 @@ class DatasetScore:
 
     @property
     def counts(self) -> WordCounts:
-        """Counts of the field's standard protocol: case-insensitive, letters and digits only."""
+        """The scores: the field's standard protocol (case-insensitive, letters and digits only), and two with case."""
         return self.error_analysis.counts
 
     @property
@@ -127,10 +127,9 @@ class DatasetScore:
         """The JSON-compatible entry of a report file."""
         return {
             "num_words": int(self.counts.num_words),
-            "word_accuracy": self.counts.word_accuracy,
-            "one_minus_ned": self.counts.one_minus_ned,
-            "char_accuracy": self.counts.char_accuracy,
-            "length_accuracy": self.counts.length_accuracy,
+            **{score: getattr(self.counts, score) for score in SCORES},
+            "num_cased": int(self.counts.num_cased),
+            "num_exact": int(self.counts.num_exact),
             "num_skipped": int(self.counts.num_skipped),
             "num_broken": self.num_broken,
             "words_per_second": self.words_per_second,
@@ -183,14 +182,14 @@ def score_records(
 
 
 def _score_batch(batch: Sequence[WordRecord], readings: list[Reading], num_broken: int, seconds: float) -> DatasetScore:
-    rows = [(record.text, r.text, r.confidence) for record, r in zip(batch, readings, strict=True)]
+    words = [ScoredWord(record.text, r.text, r.confidence) for record, r in zip(batch, readings, strict=True)]
     mistakes = (
         Mistake(r.confidence, record.text, r.text, record.image)
         for record, r in zip(batch, readings, strict=True)
         if normalize_for_scoring(record.text) not in ("", normalize_for_scoring(r.text))
     )
     return DatasetScore(
-        ErrorAnalysis.from_rows(rows), num_broken, seconds, tuple(heapq.nlargest(MAX_MISTAKES, mistakes))
+        ErrorAnalysis.from_words(words), num_broken, seconds, tuple(heapq.nlargest(MAX_MISTAKES, mistakes))
     )
 
 

@@ -5,17 +5,18 @@ over the validation words gives the presence of every position, from which the r
 reported scores are those at the selected candidate: one parameter is fitted on the validation set, which makes them
 slightly optimistic.
 
-Shapes: B batch, N positions.
+Shapes: B batch, N positions, T candidate thresholds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from textscanner.charset import Charset
-from textscanner.evaluation.metrics import WordCounts
+from textscanner.evaluation.metrics import NUM_FIELDS, WordCounts, score_pairs
 from textscanner.inference.decode import Decoded
 
 THRESHOLDS = np.round(np.arange(0.05, 0.80, 0.05), 2)
@@ -23,12 +24,19 @@ METRIC_PREFIX = "val"
 
 
 class Calibration:
-    """Word counts per data set and candidate threshold."""
+    """Word counts per data set and candidate threshold: float64 [data sets, T, NUM_FIELDS]."""
 
     def __init__(self, num_datasets: int) -> None:
-        self._counts = [[WordCounts() for _ in THRESHOLDS] for _ in range(num_datasets)]
+        self._counts = np.zeros((num_datasets, len(THRESHOLDS), NUM_FIELDS))
 
-    def add(self, dataset: int, truths: Sequence[str], decoded: Decoded, charset: Charset) -> None:
+    def add(
+        self,
+        dataset: int,
+        truths: Sequence[str],
+        decoded: Decoded,
+        charset: Charset,
+        case_known: Iterable[bool] | None = None,
+    ) -> None:
         """Counts a batch.
 
         Args:
@@ -36,25 +44,27 @@ class Calibration:
           truths: labels, B of them.
           decoded: NumPy arrays with B rows.
           charset: the network's characters.
+          case_known: whether the case of each label is known; None if it is for all.
         """
-        for row, truth in enumerate(truths):
-            presence = decoded.presence[row]  # [N]
-            all_characters = "".join(charset.decode(np.asarray([i])) for i in decoded.raw_ids[row])
-            for t, threshold in enumerate(THRESHOLDS):
-                below = np.flatnonzero(presence < threshold)
-                length = int(below[0]) if len(below) else len(presence)
-                self._counts[dataset][t] += WordCounts.from_pairs([truth], [all_characters[:length]])
+        known = itertools.repeat(True, len(truths)) if case_known is None else case_known
+        all_lengths = _lengths(decoded.presence)
+        for truth, ids, lengths, is_known in zip(truths, decoded.raw_ids, all_lengths, known, strict=True):
+            characters = "".join(charset.decode(i[None]) for i in ids)
+            # Most thresholds cut a word at the same position: each distinct reading is scored once.
+            cuts, cut_of = np.unique(lengths, return_inverse=True)
+            scores = score_pairs(
+                [truth] * len(cuts), [characters[:cut] for cut in cuts.tolist()], [is_known] * len(cuts)
+            )
+            self._counts[dataset] += scores[cut_of]
 
     def as_vector(self) -> np.ndarray:
         """All counts, float64, to be summed over workers."""
-        return np.concatenate([counts.as_vector() for row in self._counts for counts in row])
+        return self._counts.ravel()
 
     def with_vector(self, vector: np.ndarray) -> Calibration:
         """A calibration of the same data sets with counts from a (summed) vector."""
         summed = Calibration(len(self._counts))
-        parts = np.split(vector, len(self._counts) * len(THRESHOLDS))
-        flat = [WordCounts.from_vector(part) for part in parts]
-        summed._counts = [flat[i : i + len(THRESHOLDS)] for i in range(0, len(flat), len(THRESHOLDS))]
+        summed._counts = vector.reshape(self._counts.shape)
         return summed
 
     def best(self, names: Sequence[str]) -> tuple[float, dict[str, float]]:
@@ -66,11 +76,17 @@ class Calibration:
         Returns:
           the threshold, and the scores at it: `val/SCORE` over all sets and `val/NAME/SCORE` for each.
         """
-        totals = [sum((row[t] for row in self._counts), WordCounts()) for t in range(len(THRESHOLDS))]
+        totals = [WordCounts.from_vector(counts) for counts in self._counts.sum(0)]
         num_correct = np.asarray([total.num_correct for total in totals])
         ties = np.flatnonzero(num_correct == num_correct.max())
         t = int(ties[len(ties) // 2])
         metrics = totals[t].named(METRIC_PREFIX)
-        for name, row in zip(names, self._counts, strict=True):
-            metrics |= row[t].named(f"{METRIC_PREFIX}/{name}")
+        for name, counts in zip(names, self._counts[:, t], strict=True):
+            metrics |= WordCounts.from_vector(counts).named(f"{METRIC_PREFIX}/{name}")
         return float(THRESHOLDS[t]), metrics
+
+
+def _lengths(presence: np.ndarray) -> np.ndarray:
+    """Length of each word under each candidate threshold, int [B, T], from presences float32 [B, N]."""
+    is_below = presence[:, None, :] < THRESHOLDS[:, None]  # [B, T, N]
+    return np.where(is_below.any(-1), is_below.argmax(-1), presence.shape[1])

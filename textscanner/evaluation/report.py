@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from textscanner.config import WORD_ACCURACY
 
 ACCURACY_SUFFIX = f"/{WORD_ACCURACY}"
+CASED_METRICS = ("val/word_accuracy_cased", "val/word_accuracy_exact")
 FIGURE_WIDTH_IN = 12
 
 
@@ -23,7 +24,7 @@ class Panel(NamedTuple):
 
     Attributes:
       title: heading of the plot.
-      metrics: names of its curves; empty for the word accuracy of every validation set.
+      metrics: names of its curves; empty for the word accuracy of every validation set, and with case over all sets.
       is_logarithmic: scale of the vertical axis.
       is_fraction: whether the vertical axis ends at 1.
     """
@@ -91,7 +92,9 @@ def draw_report(metrics: str, words: np.ndarray, title: str, path: str | pathlib
 def _accuracy_names(series: Mapping[str, Series]) -> Sequence[str]:
     names = sorted(name for name in series if name.endswith(ACCURACY_SUFFIX))
     # With a single validation set, its curve and that over all sets are the same.
-    return names if len(names) > 2 else names[:1]
+    names = names if len(names) > 2 else names[:1]
+    # Always zero: the charset has no upper case, or no label's case is known.
+    return names + [name for name in CASED_METRICS if name in series and series[name].values.any()]
 
 
 def _draw_panel(axes: Axes, panel: Panel, series: Mapping[str, Series]) -> None:
