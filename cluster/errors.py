@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+# User name and password in a URL; the password may contain "@".
+_CREDENTIALS = re.compile(r"(?<=://)[^/?#\s'\"]*@")
+
 
 class StorageError(OSError):
     """Storage refused a request or did not answer. The message gives the URI, the reason and the remedy."""
@@ -13,3 +18,13 @@ class NotFoundError(StorageError, FileNotFoundError):
 
 class RunError(RuntimeError):
     """A run ended before its last step. The message gives the reason."""
+
+
+def redact(text: str) -> str:
+    """The text with `***` for user names and passwords in its URLs, for messages and logs."""
+    return _CREDENTIALS.sub("***@", text)
+
+
+def without_password(url: str) -> str:
+    """The URL without user name and password."""
+    return _CREDENTIALS.sub("", url)

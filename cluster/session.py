@@ -18,8 +18,8 @@ import ray.data
 from ray._private.state import state  # Ray Train uses it too; there is no public equivalent
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from cluster.storage.s3_settings import passed_on
-from cluster.tracking.trackers import PASSED_ON as TRACKER_VARIABLES
+from cluster.storage import s3_settings
+from cluster.tracking import trackers
 
 SCHEDULING_PAUSE_S = 0.02
 API_ADDRESS = "RAY_API_SERVER_ADDRESS"
@@ -62,7 +62,7 @@ def _start_local_cluster(num_cpus: int, state_api: bool) -> None:
     `ray start --head` on this machine would demand a token that `ray job submit` does not send.
     """
     port = _free_port() if state_api else DISCARD_PORT
-    variables = {API_ADDRESS: f"http://127.0.0.1:{port}", AUTH_TOKEN: _token()}
+    variables = {API_ADDRESS: f"http://127.0.0.1:{port}", AUTH_TOKEN: _token(), s3_settings.ANSWERED: "1"}
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", IDLE_WORKER_TIMEOUT_MS)
     with _environment(variables, restored=[*variables, AUTH_MODE]):
         ray.init(
@@ -110,7 +110,7 @@ def _worker_variables() -> dict[str, str]:
     """Storage and tracker settings for remote workers; Ray refuses those that the job's runtime_env already sets."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     set_by_job = (job.get("runtime_env") or {}).get("env_vars") or {}
-    variables = passed_on() | {name: os.environ[name] for name in TRACKER_VARIABLES if name in os.environ}
+    variables = s3_settings.passed_on() | trackers.passed_on() | {s3_settings.ANSWERED: "1"}
     return {name: value for name, value in variables.items() if name not in set_by_job}
 
 

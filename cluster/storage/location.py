@@ -8,6 +8,7 @@ stream, because an exception inside its `with` block closes it, which publishes 
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -113,8 +114,12 @@ class Location(abc.ABC):
         """Deletes everything below, unfinished uploads included."""
 
     @abc.abstractmethod
-    def abort_uploads(self) -> int:
-        """Aborts unfinished multipart uploads below; returns how many there were. A disk has none."""
+    def abort_uploads(self, min_age_s: float = 0.0) -> int:
+        """Aborts unfinished multipart uploads below; returns how many. A disk has none.
+
+        Args:
+          min_age_s: only those that began at least this long ago: younger ones may be in progress.
+        """
 
     @abc.abstractmethod
     def atomic_filesystem(self) -> pyarrow.fs.FileSystem:
@@ -144,11 +149,11 @@ class LocalLocation(Location):
             return pathlib.Path(self.path).open("rb")
 
     def write_bytes(self, data: bytes) -> None:
-        with translate_errors(self.uri):
+        with _write_errors(self.uri):
             write_atomically(pathlib.Path(self.path), data)
 
     def write_new(self, data: bytes) -> bool:
-        with translate_errors(self.uri):
+        with _write_errors(self.uri):
             return write_if_absent(pathlib.Path(self.path), data)
 
     def walk(self) -> Iterator[str]:
@@ -160,7 +165,7 @@ class LocalLocation(Location):
             if self.exists():
                 self.filesystem.delete_dir(self.path)
 
-    def abort_uploads(self) -> int:
+    def abort_uploads(self, min_age_s: float = 0.0) -> int:
         return 0
 
     def atomic_filesystem(self) -> pyarrow.fs.FileSystem:
@@ -201,9 +206,9 @@ class S3Location(Location):
         with translate_errors(self.uri):
             delete_keys(*self._deletable_prefix())
 
-    def abort_uploads(self) -> int:
+    def abort_uploads(self, min_age_s: float = 0.0) -> int:
         with translate_errors(self.uri):
-            return abort_multipart_uploads(*self._deletable_prefix())
+            return abort_multipart_uploads(*self._deletable_prefix(), min_age_s)
 
     def atomic_filesystem(self) -> pyarrow.fs.FileSystem:
         return self.filesystem
@@ -218,6 +223,17 @@ class S3Location(Location):
         if not prefix:
             raise StorageError(f"{self.uri} is a whole bucket, which may hold other data: only a prefix can be deleted")
         return bucket, prefix
+
+
+@contextlib.contextmanager
+def _write_errors(uri: str) -> Iterator[None]:
+    """Turns the failure to write a local file into a StorageError. "Does not exist" would be no reason: a missing
+    folder is created, so the system names the folder that cannot be."""
+    try:
+        yield
+    except OSError as error:
+        parent = f" ({error.filename})" if error.filename and str(error.filename) in uri else ""
+        raise StorageError(f"{uri} cannot be written: {error.strerror or error}{parent}; check the folder") from None
 
 
 def open_uri(uri: str) -> Location:

@@ -6,14 +6,14 @@ the credentials only from the AWS default chain (environment, profile, instance 
 itself. The filesystem pickles as its settings, so that no secret leaves the process: a pickled
 `pyarrow.fs.S3FileSystem` contains it in clear text.
 
-Every operation is retried with jittered exponential back-off until it succeeds, cannot succeed, or its deadline has
-passed. Then `translate_errors` turns the failure into a StorageError (`s3_errors.py` classifies it and writes the
-message).
+Every operation is retried (`s3_retries.py`) until it succeeds, cannot succeed, or its deadline has passed. Then
+`translate_errors` turns the failure into a StorageError (`s3_errors.py` classifies it and writes the message).
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import io
 import tempfile
@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, TypeVar
 
 import pyarrow.fs
-import tenacity
 
 from cluster.errors import NotFoundError, StorageError
-from cluster.storage.s3_errors import ErrorKind, bucket_of, classify, error_message, is_transient, server_answer
+from cluster.storage.s3_errors import ErrorKind, bucket_of, classify, error_message, server_answer
+from cluster.storage.s3_retries import ensure_answer, with_retries
 from cluster.storage.s3_settings import StorageSettings
 
 T = TypeVar("T")
@@ -64,22 +64,6 @@ def _client(settings: StorageSettings) -> Any:
     )
     session = boto3.session.Session()
     return session.client("s3", endpoint_url=settings.endpoint, region_name=settings.region, config=config)
-
-
-def with_retries(operation: Callable[[], T], settings: StorageSettings | None = None) -> T:
-    """Calls `operation` until it succeeds, with jittered exponential back-off after transient failures.
-
-    Raises:
-      OSError or botocore's errors: the last failure, if it is not transient or `settings.deadline_s` has passed.
-    """
-    settings = settings or StorageSettings.from_environment()
-    retrying = tenacity.Retrying(
-        stop=tenacity.stop_after_delay(settings.deadline_s),
-        wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
-        retry=tenacity.retry_if_exception(is_transient),
-        reraise=True,
-    )
-    return retrying(operation)
 
 
 def get_object(path: str, start: int = 0, stop: int | None = None, settings: StorageSettings | None = None) -> bytes:
@@ -147,33 +131,94 @@ def put_new_object(path: str, data: bytes) -> bool:
 
 
 def list_keys(bucket: str, prefix: str) -> Iterator[list[str]]:
-    """The keys under a prefix in lexicographic order, one list per page of the listing (up to 1,000 keys)."""
-    for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+    """The keys under a prefix in lexicographic order, one list per page of the listing (up to 1,000 keys).
+
+    Raises:
+      OSError or botocore's errors: as `with_retries`.
+    """
+    client = s3_client()
+    continuation = {"ContinuationToken": "NextContinuationToken"}
+    for page in _pages(client.list_objects_v2, continuation, Bucket=bucket, Prefix=prefix):
         yield [entry["Key"] for entry in page.get("Contents", [])]
 
 
 def delete_keys(bucket: str, prefix: str) -> None:
-    """Deletes all objects under a prefix."""
+    """Deletes all objects under a prefix.
+
+    Raises:
+      OSError or botocore's errors: as `with_retries`, also if single objects are not deleted.
+    """
     client = s3_client()
     for keys in list_keys(bucket, prefix):
-        if keys:
-            objects = [{"Key": key} for key in keys]
-            client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+        remaining = keys
+
+        def delete() -> None:
+            nonlocal remaining
+            if not remaining:
+                return
+            objects = [{"Key": key} for key in remaining]
+            answer = client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+            failures = answer.get("Errors", [])  # the status is 200 all the same
+            remaining = [failure["Key"] for failure in failures]
+            if failures:
+                first = failures[0]
+                error = {"Code": first.get("Code", ""), "Message": f"{first['Key']}: {first.get('Message', '')}"}
+                raise client.exceptions.ClientError({"Error": error}, "DeleteObjects")
+
+        with_retries(delete)
 
 
-def abort_multipart_uploads(bucket: str, prefix: str) -> int:
+def abort_multipart_uploads(bucket: str, prefix: str, min_age_s: float = 0.0) -> int:
     """Aborts unfinished multipart uploads under a prefix: they are billed and appear in no listing of objects.
+
+    Args:
+      min_age_s: only those that began at least this long ago.
 
     Returns:
       the number of aborted uploads.
+
+    Raises:
+      OSError or botocore's errors: as `with_retries`.
     """
     client = s3_client()
+    latest_begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=min_age_s)
+    continuation = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
     aborted = 0
-    for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
+    for page in _pages(client.list_multipart_uploads, continuation, Bucket=bucket, Prefix=prefix):
         for upload in page.get("Uploads", []):
-            client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+            if min_age_s and upload["Initiated"] > latest_begin:
+                continue
+            _abort(bucket, upload["Key"], upload["UploadId"])
             aborted += 1
     return aborted
+
+
+def _abort(bucket: str, key: str, upload_id: str) -> None:
+    client = s3_client()
+
+    def abort() -> None:
+        try:
+            client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
+        except client.exceptions.ClientError as error:
+            if server_answer(error)[0] != "NoSuchUpload":  # ended in the meantime, or by an attempt of ours
+                raise
+
+    with_retries(abort)
+
+
+def _pages(request: Callable[..., Any], continuation: dict[str, str], **arguments: str) -> Iterator[dict[str, Any]]:
+    """The pages of a listing, each with retries of its own; boto3's paginators have none.
+
+    Args:
+      continuation: arguments of the next page's request, by the entries of the answer that hold their values.
+    """
+    while True:
+        page: dict[str, Any] = with_retries(functools.partial(request, **arguments))
+        yield page
+        following = {argument: page[entry] for argument, entry in continuation.items() if page.get(entry)}
+        if not page.get("IsTruncated") or not following:
+            return
+        arguments |= following
 
 
 class S3File(io.RawIOBase):
@@ -299,6 +344,8 @@ class _RetryingHandler(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]  # p
 
     def _retry(self, path: str, operation: Callable[[], T]) -> T:
         with translate_errors(f"s3://{path}"):
+            if bucket := path.partition("/")[0]:
+                ensure_answer(lambda: _client(self.settings).head_bucket(Bucket=bucket), self.settings)
             return with_retries(operation, self.settings)
 
     def get_type_name(self) -> str:

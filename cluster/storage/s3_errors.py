@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import re
 
-from cluster.errors import StorageError
+from cluster.errors import StorageError, redact
 from cluster.storage.s3_settings import StorageSettings
 
 
@@ -40,10 +40,22 @@ _KIND_BY_CODE = {
     "missingauthenticationtoken": ErrorKind.DENIED,
     "signaturedoesnotmatch": ErrorKind.DENIED,
     "unrecognizedclient": ErrorKind.DENIED,
-    # Answered with status 400 or 403, although a retry may succeed:
+    # Answered with status 400 or 403, although a retry may succeed. The last ones come from the service that issues
+    # credentials (STS), when many workers start at once.
     "requesttimeout": ErrorKind.TRANSIENT,
     "requesttimetooskewed": ErrorKind.TRANSIENT,
     "slowdown": ErrorKind.TRANSIENT,
+    "bandwidthlimitexceeded": ErrorKind.TRANSIENT,
+    "idpcommunicationerror": ErrorKind.TRANSIENT,
+    "requestlimitexceeded": ErrorKind.TRANSIENT,
+    "requestthrottled": ErrorKind.TRANSIENT,
+    "requestthrottledexception": ErrorKind.TRANSIENT,
+    "throttled": ErrorKind.TRANSIENT,
+    "throttledexception": ErrorKind.TRANSIENT,
+    "throttling": ErrorKind.TRANSIENT,
+    "throttlingexception": ErrorKind.TRANSIENT,
+    "toomanyrequests": ErrorKind.TRANSIENT,
+    "toomanyrequestsexception": ErrorKind.TRANSIENT,
 }
 _KIND_BY_STATUS = {
     401: ErrorKind.DENIED,
@@ -117,10 +129,10 @@ def error_message(uri: str, kind: ErrorKind, error: BaseException) -> str:
         return f"{uri} does not exist"
     if kind is ErrorKind.NOT_A_FILE:
         return f"{uri} is not a file"
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    reason = error_reason(error)
     if not uri.startswith("s3://"):
         return f"{uri}: {reason}"
-    server = StorageSettings.from_environment().endpoint or "AWS S3"
+    server = StorageSettings.from_environment().server
     if kind is ErrorKind.NO_BUCKET:
         return f"{uri}: {server} has no bucket {bucket_of(uri)!r}: check the name, or create the bucket"
     if kind is ErrorKind.NO_CREDENTIALS:
@@ -128,6 +140,11 @@ def error_message(uri: str, kind: ErrorKind, error: BaseException) -> str:
     if kind is ErrorKind.DENIED:
         return f"{uri}: access denied by {server}: check permissions and credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE)"
     return f"{uri}: request to {server} failed: {reason}"
+
+
+def error_reason(error: BaseException) -> str:
+    """The first line of an error's text, without passwords; the name of its class if it has none."""
+    return redact((str(error).strip() or type(error).__name__).splitlines()[0][:300])
 
 
 def bucket_of(uri: str) -> str:

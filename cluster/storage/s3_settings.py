@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from cluster.errors import redact, without_password
 from textscanner.errors import UserError
 
 # Variables that are set on the workers of a remote cluster too. No credentials: nodes have their own.
@@ -26,6 +27,8 @@ PASSED_ON = (
     "TEXTSCANNER_S3_DEADLINE_S",
 )
 
+ANSWERED = "TEXTSCANNER_S3_ANSWERED"
+"""Set in processes that Ray starts: the driver has used storage, so a failure to reach it is an interruption."""
 
 Addressing = Literal["auto", "path", "virtual"]
 Checksums = Literal["when_supported", "when_required"]
@@ -60,7 +63,8 @@ class StorageSettings:
 
     def __post_init__(self) -> None:
         if self.endpoint and not re.match(r"https?://", self.endpoint):
-            raise UserError(f"AWS_ENDPOINT_URL_S3 is {self.endpoint!r}: must start with http:// or https://")
+            endpoint = redact(self.endpoint)
+            raise UserError(f"AWS_ENDPOINT_URL_S3 is {endpoint!r}: must start with http:// or https://")
         for variable, value, choices in (
             ("TEXTSCANNER_S3_ADDRESSING", self.addressing, get_args(Addressing)),
             ("AWS_REQUEST_CHECKSUM_CALCULATION", self.checksums, get_args(Checksums)),
@@ -70,6 +74,11 @@ class StorageSettings:
         for name in ("connect_timeout_s", "request_timeout_s", "deadline_s"):
             if getattr(self, name) <= 0:
                 raise UserError(f"TEXTSCANNER_S3_{name.upper()} is {getattr(self, name)}: must be positive")
+
+    @property
+    def server(self) -> str:
+        """The server in messages."""
+        return redact(self.endpoint) if self.endpoint else "AWS S3"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> StorageSettings:
@@ -100,5 +109,6 @@ def _seconds(name: str, text: str) -> float:
 
 
 def passed_on() -> dict[str, str]:
-    """The variables of `PASSED_ON` that are set in this process, with their values."""
-    return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    """The variables of `PASSED_ON` that are set in this process, with their values but without passwords in URLs: Ray
+    shows the runtime environment on its dashboard."""
+    return {name: without_password(os.environ[name]) for name in PASSED_ON if name in os.environ}

@@ -2,7 +2,8 @@
 
 `train.tracker` is `mlflow` or `wandb`; the package must be installed on the nodes (`pip install '.[mlflow]'` or
 `'.[wandb]'` in the project's folder). Server and API key come from the tracker's own environment variables
-(MLFLOW_TRACKING_URI, WANDB_MODE, WANDB_API_KEY, ...), which must be set on the workers. A resumed run continues the
+(MLFLOW_TRACKING_URI, WANDB_MODE, WANDB_API_KEY, ...), which must be set on the workers. A password in an address does
+not reach them: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD there. A resumed run continues the
 tracker's run, whose id is stored in the run's folder. `metrics.jsonl` remains the authoritative record: a tracker that
 fails does not stop the training.
 """
@@ -10,19 +11,27 @@ fails does not stop the training.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from cluster.config import RunSpec
+from cluster.errors import redact, without_password
 from cluster.storage.location import open_uri
 from textscanner.config_parsing import flatten
 from textscanner.errors import UserError, install_command
 
 TRACKER_NAME = "tracker.json"
-# Variables that are set on the workers of a remote cluster too. No keys: nodes have their own.
+# Variables that are set on the workers of a remote cluster too. No keys and passwords: nodes have their own.
 PASSED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_ENTITY")
 PROJECT = "textscanner"
 MLFLOW_PARAM_CHARACTERS = 500  # MLflow refuses longer values
+
+
+def passed_on() -> dict[str, str]:
+    """The variables of `PASSED_ON` that are set in this process, without passwords in URLs: Ray shows the runtime
+    environment on its dashboard."""
+    return {name: without_password(os.environ[name]) for name in PASSED_ON if name in os.environ}
 
 
 class Tracker(Protocol):
@@ -110,11 +119,11 @@ class SafeTracker:
             operation(self._tracker)
         except Exception as error:  # trackers raise anything; metrics.jsonl has the values
             self._tracker = None
-            self._report(f"the tracker failed and is disabled, training continues: {error}")
+            self._report(f"the tracker failed and is disabled, training continues: {redact(str(error))}")
 
 
 def open_tracker(run_root: str, spec: RunSpec, report: Callable[[str], None]) -> SafeTracker | None:
-    """Opens the config's tracker, continuing the run of an earlier attempt; None if the config has none.
+    """Opens the config's tracker, continuing the run of an earlier attempt; None if there is none, or it fails.
 
     Args:
       run_root: URI of the run's folder.
@@ -127,12 +136,15 @@ def open_tracker(run_root: str, spec: RunSpec, report: Callable[[str], None]) ->
     if kind == "none":
         return None
     ids_file = open_uri(run_root).join(TRACKER_NAME)
-    run_ids: dict[str, Any] = json.loads(ids_file.read_bytes()) if ids_file.exists() else {}
     try:
+        run_ids: dict[str, Any] = json.loads(ids_file.read_bytes()) if ids_file.exists() else {}
         tracker = TRACKERS[kind](run_root.rpartition("/")[2], spec, run_ids.get(kind))
+        ids_file.write_bytes(json.dumps(run_ids | {kind: tracker.run_id}).encode())
     except ImportError as error:
         raise UserError(
             f"train.tracker is {kind!r}: {error}; install it on every node: {install_command(kind)}"
         ) from None
-    ids_file.write_bytes(json.dumps(run_ids | {kind: tracker.run_id}).encode())
+    except Exception as error:  # trackers raise anything
+        report(f"the tracker cannot be opened, training continues without it: {redact(str(error))}")
+        return None
     return SafeTracker(tracker, report)

@@ -87,3 +87,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 def test_a_whole_bucket_is_never_deleted():
     with pytest.raises(StorageError, match="is a whole bucket"):
         open_uri("s3://bucket").delete_tree()
+
+
+@pytest.mark.parametrize(
+    ("folder", "reason"), [("/proc/x", r"No such file or directory \(/proc/x\)"), ("/dev/null/x", "Not a directory")]
+)
+def test_a_folder_that_cannot_be_created_is_the_reason_why_a_file_is_not_written(folder, reason):
+    location = open_uri(folder).join("first", "config.json")
+    for write in (location.write_bytes, location.write_new):
+        with pytest.raises(StorageError, match=rf"^{folder}/first/config.json cannot be written: {reason}"):
+            write(b"{}")

@@ -1,7 +1,14 @@
 """What a storage failure means is decided by the server's code and status, never by the text around them."""
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ParamValidationError
+from botocore.exceptions import (
+    ClientError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    MetadataRetrievalError,
+    NoCredentialsError,
+    ParamValidationError,
+)
 
 from cluster.errors import NotFoundError, StorageError
 from cluster.storage.s3_errors import ErrorKind, classify, error_message, is_transient, server_answer
@@ -41,6 +48,12 @@ def pyarrow_error(code: str) -> OSError:
         (boto_error("ConditionalRequestConflict", 409), ErrorKind.TRANSIENT),
         (boto_error("SlowDown", 503), ErrorKind.TRANSIENT),
         (boto_error("InternalError", 500), ErrorKind.TRANSIENT),
+        (boto_error("Throttling", 400), ErrorKind.TRANSIENT),  # of the service that issues credentials
+        (boto_error("ThrottlingException", 400), ErrorKind.TRANSIENT),
+        (boto_error("IDPCommunicationError", 400), ErrorKind.TRANSIENT),
+        (boto_error("TooManyRequestsException", 403), ErrorKind.TRANSIENT),
+        (CredentialRetrievalError(provider="custom-process", error_msg="busy"), ErrorKind.TRANSIENT),
+        (MetadataRetrievalError(error_msg="no answer"), ErrorKind.TRANSIENT),
         (pyarrow_error("ACCESS_DENIED"), ErrorKind.DENIED),
         (pyarrow_error("NO_SUCH_BUCKET"), ErrorKind.NO_BUCKET),
         (pyarrow_error("INVALID_ACCESS_KEY_ID"), ErrorKind.DENIED),
@@ -89,3 +102,10 @@ def test_messages_name_the_server_the_reason_and_the_remedy(kind, message, monke
 
 def test_errors_of_a_disk_do_not_name_a_server():
     assert error_message("/a/b", ErrorKind.PERMANENT, PermissionError("not allowed")) == "/a/b: not allowed"
+
+
+def test_passwords_in_urls_are_not_shown(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://user:secret@localhost:1")
+    error = OSError("Could not connect to http://user:secret@localhost:1/bucket")
+    for kind in ErrorKind:
+        assert "secret" not in error_message(URI, kind, error)

@@ -3,6 +3,7 @@
 import pytest
 
 from cluster.storage.s3_settings import StorageSettings, passed_on
+from textscanner.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,12 @@ def test_settings_come_from_the_environment_and_secrets_are_not_passed_on(monkey
     assert (settings.endpoint, settings.deadline_s) == ("http://127.0.0.1:9000", 7.0)
     assert passed_on()["AWS_ENDPOINT_URL_S3"] == "http://127.0.0.1:9000"
     assert "AWS_SECRET_ACCESS_KEY" not in passed_on()
+
+
+def test_passwords_in_urls_are_neither_passed_on_nor_shown(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://user:pa@ss@127.0.0.1:9000/path")
+    assert passed_on()["AWS_ENDPOINT_URL_S3"] == "http://127.0.0.1:9000/path"
+    assert StorageSettings.from_environment().server == "http://***@127.0.0.1:9000/path"
+    with pytest.raises(UserError, match=r"must start with http") as raised:
+        StorageSettings(endpoint="ftp://user:pass@host")
+    assert "pass" not in str(raised.value)

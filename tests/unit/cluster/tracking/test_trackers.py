@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from cluster.config import RunSpec, override
+from cluster.tracking import trackers
 from cluster.tracking.trackers import TRACKER_NAME, SafeTracker, open_tracker
 from textscanner.presets import preset
 
@@ -52,7 +53,7 @@ def test_a_tracker_is_disabled_at_its_first_error():
         run_id = "x"
 
         def scalars(self, step, values):
-            raise ConnectionError("no answer")
+            raise ConnectionError("no answer from https://user:secret@host/api")
 
         def close(self):
             raise AssertionError("it was disabled")
@@ -62,4 +63,21 @@ def test_a_tracker_is_disabled_at_its_first_error():
     tracker.scalars(1, {})
     tracker.scalars(2, {})
     tracker.close()
-    assert messages == ["the tracker failed and is disabled, training continues: no answer"]
+    assert messages == ["the tracker failed and is disabled, training continues: no answer from https://***@host/api"]
+
+
+def test_a_tracker_that_cannot_be_opened_does_not_stop_the_run(tmp_path, monkeypatch):
+    def refuse(name, spec, run_id):
+        raise ConnectionError("no answer from https://user:secret@host/api")
+
+    monkeypatch.setitem(trackers.TRACKERS, "mlflow", refuse)
+    messages: list[str] = []
+    spec = override(RunSpec(preset("tiny")), ["train.tracker=mlflow"])
+    assert open_tracker(str(tmp_path), spec, messages.append) is None
+    (message,) = messages
+    assert message.endswith("training continues without it: no answer from https://***@host/api")
+
+
+def test_a_password_in_an_address_does_not_reach_the_runtime_environment(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://user:secret@host/api")
+    assert trackers.passed_on()["MLFLOW_TRACKING_URI"] == "https://host/api"
