@@ -5,7 +5,10 @@ Shapes: B batch, H W input pixels, h w map cells, F feature channels, C classes,
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import random
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import keras
@@ -42,13 +45,28 @@ def build_model(config: Config, seed: int = 0) -> keras.Model:
     Raises:
       UserError: the ImageNet weights of `model.pretrained_backbone` cannot be loaded.
     """
-    keras.utils.set_random_seed(seed)
     previous_policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(_POLICIES[config.optimizer.precision])
     try:
-        return _assemble(config)
+        with _initializer_seeds(seed):
+            return _assemble(config)
     finally:
         keras.config.set_dtype_policy(previous_policy)
+
+
+@contextlib.contextmanager
+def _initializer_seeds(seed: int) -> Iterator[None]:
+    """Makes the seeds of all layers that are built inside follow from `seed`; the caller's generators stay as they are.
+
+    A Keras initializer without a seed draws one from Python's global generator when it is made, and is a pure function
+    of it from then on. So `keras.utils.set_random_seed`, which also reseeds NumPy and TensorFlow, is not needed.
+    """
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def build_without_pretrained(config: Config) -> keras.Model:

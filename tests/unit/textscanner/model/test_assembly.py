@@ -1,5 +1,7 @@
 """The network: size, receptive field, activations, seeds, evaluation mode."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 from tests.factories import batch_of
 from textscanner.config import override
+from textscanner.errors import UserError
 from textscanner.model import build_model
 from textscanner.model.assembly import forward
 from textscanner.presets import preset
@@ -47,6 +50,38 @@ def test_the_seed_determines_the_initial_weights():
     for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert any((a != b).any() for a, b in zip(first.get_weights(), other.get_weights(), strict=True))
+
+
+def test_the_initial_weights_do_not_depend_on_the_global_generators():
+    builds = []
+    for seed in (3, 4):
+        keras.utils.set_random_seed(seed)
+        builds.append(build_model(TINY, 1).get_weights())
+    for a, b in zip(*builds, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def draw_globally():
+    """A number from each global generator: Python's, NumPy's, TensorFlow's, Keras'."""
+    return random.random(), np.random.random(), float(tf.random.uniform([])), float(keras.random.uniform([]))
+
+
+def test_building_leaves_the_callers_generators_as_they_were():
+    drawn = []
+    for build in (lambda: None, lambda: build_model(TINY, 1)):
+        keras.utils.set_random_seed(5)
+        draw_globally()
+        build()
+        drawn.append(draw_globally())
+    assert drawn[0] == drawn[1]
+
+
+def test_building_restores_pythons_generator_after_an_error():
+    random.seed(5)
+    state = random.getstate()
+    with pytest.raises(UserError):
+        build_model(override(preset("paper"), ["model.pretrained_backbone=missing.h5"]), 1)
+    assert random.getstate() == state
 
 
 def test_evaluation_is_deterministic_and_leaves_batch_statistics_unchanged(words):
