@@ -16,6 +16,10 @@ class NotFoundError(StorageError, FileNotFoundError):
     """Storage answered that the file does not exist."""
 
 
+class FileSizeError(StorageError):
+    """Storage answered, and the file is shorter than the requested range or larger than its reader accepts."""
+
+
 class RunError(RuntimeError):
     """A run ended before its last step. The message gives the reason."""
 

@@ -12,7 +12,7 @@ from textscanner.config import BEST_METRIC, WORD_ACCURACY
 from textscanner.errors import UserError
 
 if TYPE_CHECKING:
-    from cluster.storage.checkpoints import StoredCheckpoint
+    from cluster.storage.checkpoint_manifest import StoredCheckpoint
 
 
 def _parser() -> argparse.ArgumentParser:

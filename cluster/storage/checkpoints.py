@@ -21,9 +21,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Literal
 
+from cluster.errors import NotFoundError
 from cluster.progress_bar import BYTES, progress_bar
+from cluster.storage.checkpoint_manifest import MAX_MANIFEST_BYTES, StoredCheckpoint, StoredFile, read_manifest
 from cluster.storage.location import Location, absolute_uri, open_uri
 from cluster.storage.run_layout import SWEEP_NAME, trials_uri
 from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME, STATE_NAME, shipped_weights
@@ -33,34 +35,6 @@ from textscanner.errors import UserError
 STEP_FOLDER = re.compile(r"step_(\d{8})")
 RANGE_BYTES = 8 << 20
 PARALLEL_FILES = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredFile:
-    """A file of a checkpoint, as its manifest describes it."""
-
-    name: str
-    num_bytes: int
-    sha256: str
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredCheckpoint:
-    """A complete checkpoint in storage.
-
-    Attributes:
-      metrics: of the validation at its step; empty if there was none.
-    """
-
-    uri: str
-    step: int
-    metrics: dict[str, float]
-    files: tuple[StoredFile, ...]
-
-    @property
-    def num_bytes(self) -> int:
-        """Total size of its files."""
-        return sum(file.num_bytes for file in self.files)
 
 
 def step_folder(step: int) -> str:
@@ -96,10 +70,10 @@ def verify(folder: str | os.PathLike[str]) -> None:
     """Compares the files of a local checkpoint with its manifest.
 
     Raises:
-      UserError: a file is missing or its SHA-256 differs.
+      UserError: the manifest is damaged, a file is missing, or its SHA-256 differs.
     """
     root = pathlib.Path(folder)
-    for file in _parse_manifest(str(root), (root / CHECKPOINT_MANIFEST_NAME).read_bytes()).files:
+    for file in _manifest_of(str(root)).files:
         if not _matches(root / file.name, file):
             raise UserError(
                 f"{root / file.name} is missing or differs from {CHECKPOINT_MANIFEST_NAME}: "
@@ -108,10 +82,24 @@ def verify(folder: str | os.PathLike[str]) -> None:
 
 
 def complete_checkpoints(run_uri: str) -> list[StoredCheckpoint]:
-    """The complete checkpoints in a run's folder, by step; empty if there is none."""
+    """The complete checkpoints in a run's folder, by step; empty if there is none. Damaged manifests are left out."""
+    return _scan(run_uri)[0]
+
+
+def _scan(run_uri: str) -> tuple[list[StoredCheckpoint], list[str]]:
+    """The complete checkpoints in a run's folder, by step, and an error message for each damaged manifest."""
     root = open_uri(run_uri)
-    names = [name for name, is_folder in root.names() if is_folder and STEP_FOLDER.fullmatch(name)]
-    return [checkpoint for name in names if (checkpoint := _read_manifest(root.join(name)))]
+    checkpoints, damaged = [], []
+    for name, is_folder in root.names():
+        if not is_folder or not STEP_FOLDER.fullmatch(name):
+            continue
+        try:
+            checkpoint = read_manifest(root.join(name))
+        except UserError as error:
+            damaged.append(str(error))
+        else:
+            checkpoints += [checkpoint] if checkpoint else []
+    return checkpoints, damaged
 
 
 def latest_valid(run_uri: str) -> tuple[tuple[StoredCheckpoint, str] | None, list[str]]:
@@ -119,10 +107,14 @@ def latest_valid(run_uri: str) -> tuple[tuple[StoredCheckpoint, str] | None, lis
     some steps, failing would lose the run.
 
     Returns:
-      the checkpoint and a local folder with its files, or None; and an error message for each damaged newer checkpoint.
+      the checkpoint and a local folder with its files, or None; and an error message for each damaged newer checkpoint
+      and each damaged manifest.
+
+    Raises:
+      StorageError: storage refuses or does not answer. That is no damage: skipping checkpoints would repeat the run.
     """
-    damaged: list[str] = []
-    for checkpoint in reversed(complete_checkpoints(run_uri)):
+    checkpoints, damaged = _scan(run_uri)
+    for checkpoint in reversed(checkpoints):
         try:
             folder = fetch_checkpoint(checkpoint.uri)
             verify(folder)
@@ -159,12 +151,16 @@ def list_checkpoints(run_uri: str) -> list[StoredCheckpoint]:
     if root.join(SWEEP_NAME).exists():
         trials = trials_uri(run_uri)
         runs = [f"{trials}/{name}" for name, is_folder in open_uri(trials).names() if is_folder]
-        checkpoints = [checkpoint for run in runs for checkpoint in complete_checkpoints(run)]
     else:
-        checkpoints = complete_checkpoints(run_uri)
+        runs = [run_uri]
+    scans = [_scan(run) for run in runs]
+    checkpoints = [checkpoint for complete, _ in scans for checkpoint in complete]
     if not checkpoints:
         content = ", ".join(name for name, _ in root.names()[:8]) or "nothing"
-        raise UserError(f"{run_uri} holds no complete checkpoint; it holds {content}. Check the URI and the run's name")
+        damaged = "".join(f"\n  {message}" for _, messages in scans for message in messages)
+        raise UserError(
+            f"{run_uri} holds no complete checkpoint; it holds {content}. Check the URI and the run's name{damaged}"
+        )
     return checkpoints
 
 
@@ -236,7 +232,8 @@ def pull(checkpoint: StoredCheckpoint, folder: str | os.PathLike[str], quiet: bo
     ):
         for download in [pool.submit(_download, source, partial, file, advance) for file in checkpoint.files]:
             download.result()
-    (partial / CHECKPOINT_MANIFEST_NAME).write_bytes(source.join(CHECKPOINT_MANIFEST_NAME).read_bytes())
+    manifest = source.join(CHECKPOINT_MANIFEST_NAME).read_at_most(MAX_MANIFEST_BYTES)
+    (partial / CHECKPOINT_MANIFEST_NAME).write_bytes(manifest)
     verify(partial)
     partial.rename(target)
     return target
@@ -257,7 +254,7 @@ def fetch_checkpoint(uri: str) -> str:
     # A local checkpoint needs no manifest. A path that does not exist is returned too: the caller's message names it.
     if location.is_local and (location.join(STATE_NAME).exists() or not location.exists()):
         return uri
-    checkpoint = _read_manifest(location) or select_checkpoint(list_checkpoints(absolute_uri(uri)))
+    checkpoint = read_manifest(location) or select_checkpoint(list_checkpoints(absolute_uri(uri)))
     if location.is_local:
         return checkpoint.uri
     return str(pull(checkpoint, _scratch_folder() / hashlib.sha256(checkpoint.uri.encode()).hexdigest()[:16]))
@@ -271,6 +268,7 @@ def _scratch_folder() -> pathlib.Path:
 
 
 def _download(source: Location, folder: pathlib.Path, file: StoredFile, advance: Callable[[int], None]) -> None:
+    _check_size(source, file)
     path = folder / file.name
     start = path.stat().st_size if path.exists() else 0
     if start > file.num_bytes:
@@ -290,24 +288,27 @@ def _download(source: Location, folder: pathlib.Path, file: StoredFile, advance:
         )
 
 
-def _read_manifest(folder: Location) -> StoredCheckpoint | None:
-    manifest = folder.join(CHECKPOINT_MANIFEST_NAME)
-    return _parse_manifest(folder.uri, manifest.read_bytes()) if manifest.exists() else None
-
-
-def _parse_manifest(uri: str, data: bytes) -> StoredCheckpoint:
+def _check_size(source: Location, file: StoredFile) -> None:
+    """Before a download of gigabytes; a file that is missing or short is damage, not a failure of storage."""
     try:
-        manifest: dict[str, Any] = json.loads(data)
-        files = tuple(StoredFile(**file) for file in manifest["files"])
-        return StoredCheckpoint(uri, int(manifest["step"]), dict(manifest["metrics"]), files)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{uri}/{CHECKPOINT_MANIFEST_NAME} cannot be read ({error}): the checkpoint is damaged, use another one"
-        ) from None
+        size = source.join(file.name).size()
+    except NotFoundError:
+        size = -1
+    if size != file.num_bytes:
+        problem = "does not exist" if size < 0 else f"has {size:,} bytes, the manifest says {file.num_bytes:,}"
+        raise UserError(f"{source.uri}/{file.name} {problem}: the checkpoint is damaged, use another one")
+
+
+def _manifest_of(folder: str) -> StoredCheckpoint:
+    """The checkpoint in a local folder that must have a manifest."""
+    checkpoint = read_manifest(open_uri(folder))
+    if checkpoint is None:
+        raise UserError(f"{folder} has no {CHECKPOINT_MANIFEST_NAME}: the checkpoint is damaged, use another one")
+    return checkpoint
 
 
 def _matches(path: pathlib.Path, file: StoredFile) -> bool:
-    if not path.exists():
+    if not path.is_file():
         return False
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256

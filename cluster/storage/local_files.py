@@ -12,20 +12,33 @@ from typing import Any
 import fsspec.implementations.local
 import pyarrow.fs
 
-from cluster.errors import StorageError
+from cluster.errors import FileSizeError
 
 
 def read_range(path: pathlib.Path, start: int, stop: int | None) -> bytes:
     """Bytes `start:stop` of a file; to its end if `stop` is None.
 
     Raises:
-      StorageError: the file ends before `stop`.
+      FileSizeError: the file ends before `stop`.
     """
     with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size  # first: reading allocates what is requested, not what there is
+        if stop is not None and stop > size:
+            raise FileSizeError(f"{path} ends at byte {size}, but bytes {start}-{stop} were requested")
         file.seek(start)
-        data = file.read() if stop is None else file.read(stop - start)
-    if stop is not None and len(data) != stop - start:
-        raise StorageError(f"{path} ends at byte {start + len(data)}, but bytes {start}-{stop} were requested")
+        return file.read() if stop is None else file.read(stop - start)
+
+
+def read_at_most(path: pathlib.Path, limit_bytes: int) -> bytes:
+    """The content of a file.
+
+    Raises:
+      FileSizeError: it is larger than the limit.
+    """
+    with path.open("rb") as file:
+        data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise FileSizeError(f"{path} is larger than {limit_bytes:,} bytes, the limit for such a file")
     return data
 
 

@@ -22,7 +22,14 @@ import filelock
 import pyarrow.fs
 
 from cluster.errors import StorageError
-from cluster.storage.local_files import AtomicFileSystem, read_range, walk_files, write_atomically, write_if_absent
+from cluster.storage.local_files import (
+    AtomicFileSystem,
+    read_at_most,
+    read_range,
+    walk_files,
+    write_atomically,
+    write_if_absent,
+)
 from cluster.storage.s3 import (
     RANGE_BYTES,
     S3File,
@@ -94,6 +101,14 @@ class Location(abc.ABC):
         """The file's content, or bytes `start:stop` of it; from a bucket in one request."""
 
     @abc.abstractmethod
+    def read_at_most(self, limit_bytes: int) -> bytes:
+        """The content of a file that others may have written.
+
+        Raises:
+          FileSizeError: it is larger than the limit; it is not read into memory.
+        """
+
+    @abc.abstractmethod
     def open(self) -> IO[bytes]:
         """Opens the file for reading and seeking; reads from a bucket are retried range by range."""
 
@@ -144,6 +159,10 @@ class LocalLocation(Location):
         with translate_errors(self.uri):
             return read_range(pathlib.Path(self.path), start, stop)
 
+    def read_at_most(self, limit_bytes: int) -> bytes:
+        with translate_errors(self.uri):
+            return read_at_most(pathlib.Path(self.path), limit_bytes)
+
     def open(self) -> IO[bytes]:
         with translate_errors(self.uri):
             return pathlib.Path(self.path).open("rb")
@@ -182,6 +201,10 @@ class S3Location(Location):
     def read_bytes(self, start: int = 0, stop: int | None = None) -> bytes:
         with translate_errors(self.uri):
             return get_object(self.path, start, stop)
+
+    def read_at_most(self, limit_bytes: int) -> bytes:
+        with translate_errors(self.uri):
+            return get_object(self.path, limit_bytes=limit_bytes)
 
     def open(self) -> IO[bytes]:
         with translate_errors(self.uri):

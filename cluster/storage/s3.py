@@ -22,7 +22,7 @@ from typing import IO, Any, TypeVar
 
 import pyarrow.fs
 
-from cluster.errors import NotFoundError, StorageError
+from cluster.errors import FileSizeError, NotFoundError, StorageError
 from cluster.storage.s3_errors import ErrorKind, bucket_of, classify, error_message, server_answer
 from cluster.storage.s3_retries import ensure_answer, with_retries
 from cluster.storage.s3_settings import StorageSettings
@@ -66,11 +66,17 @@ def _client(settings: StorageSettings) -> Any:
     return session.client("s3", endpoint_url=settings.endpoint, region_name=settings.region, config=config)
 
 
-def get_object(path: str, start: int = 0, stop: int | None = None, settings: StorageSettings | None = None) -> bytes:
+def get_object(
+    path: str,
+    start: int = 0,
+    stop: int | None = None,
+    settings: StorageSettings | None = None,
+    limit_bytes: int | None = None,
+) -> bytes:
     """Bytes `start:stop` of the object `bucket/key`, in one request.
 
     Raises:
-      StorageError: the object ends before `stop`.
+      FileSizeError: the object ends before `stop`, or is larger than `limit_bytes`.
       OSError or botocore's errors: as `with_retries`.
     """
     settings = settings or StorageSettings.from_environment()
@@ -79,12 +85,16 @@ def get_object(path: str, start: int = 0, stop: int | None = None, settings: Sto
     byte_range = {} if is_whole else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
 
     def get() -> bytes:
-        data: bytes = _client(settings).get_object(Bucket=bucket, Key=key, **byte_range)["Body"].read()
+        answer = _client(settings).get_object(Bucket=bucket, Key=key, **byte_range)
+        if limit_bytes is not None and answer["ContentLength"] > limit_bytes:
+            answer["Body"].close()
+            raise FileSizeError(f"s3://{path} is larger than {limit_bytes:,} bytes, the limit for such a file")
+        data: bytes = answer["Body"].read()
         return data
 
     data = b"" if start == stop else with_retries(get, settings)  # HTTP has no empty range
     if stop is not None and len(data) != stop - start:
-        raise StorageError(f"s3://{path} ends at byte {start + len(data)}, but bytes {start}-{stop} were requested")
+        raise FileSizeError(f"s3://{path} ends at byte {start + len(data)}, but bytes {start}-{stop} were requested")
     return data
 
 

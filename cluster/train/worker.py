@@ -22,7 +22,8 @@ from cluster.config import RunSpec, WorkerConfig
 from cluster.data.ingest import dataset_names, evaluation_rows, make_training_sampler, worker_batches
 from cluster.data.shards import Manifest, read_manifest
 from cluster.data.tf_input import DistributedBatches
-from cluster.storage.checkpoints import StoredCheckpoint, fetch_checkpoint, latest_valid, step_folder, verify
+from cluster.storage.checkpoint_manifest import StoredCheckpoint
+from cluster.storage.checkpoints import fetch_checkpoint, latest_valid, step_folder, verify
 from cluster.storage.location import open_uri
 from cluster.train.rank_zero import RankZeroOutputs
 from cluster.train.strategy import make_strategy, sum_over_workers

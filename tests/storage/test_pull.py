@@ -77,6 +77,28 @@ def test_resuming_skips_a_damaged_checkpoint(run):
     assert latest_valid(f"{run}/nothing") == (None, [])
 
 
+@pytest.mark.parametrize("damage", ["empty manifest", "large manifest", "missing", "short", "empty", "traversal"])
+def test_resuming_skips_a_checkpoint_whose_objects_are_missing_short_or_misnamed(run, damage):
+    location = open_uri(f"{run}/step_00000030")
+    manifest, weights = location.join(CHECKPOINT_MANIFEST_NAME), location.join(WEIGHTS_NAME)
+    if damage == "empty manifest":
+        manifest.write_bytes(b"")
+    elif damage == "large manifest":
+        manifest.write_bytes(manifest.read_bytes() + b" " * (2 << 20))
+    elif damage == "missing":
+        weights.delete()
+    elif damage == "short":
+        weights.write_bytes(weights.read_bytes()[:-1])
+    elif damage == "empty":
+        weights.write_bytes(b"")
+    else:
+        manifest.write_bytes(manifest.read_bytes().replace(WEIGHTS_NAME.encode(), b"../../" + WEIGHTS_NAME.encode()))
+    (checkpoint, folder), damaged = latest_valid(run)
+    assert checkpoint.step == 20 and json.loads((pathlib.Path(folder) / STATE_NAME).read_text())["step"] == 20
+    assert len(damaged) == 1 and "step_00000030" in damaged[0]
+    assert [c.step for c in list_checkpoints(run)][:2] == [10, 20]
+
+
 def test_an_interrupted_download_resumes_and_an_incomplete_folder_stays_hidden(run, tmp_path):
     (best, *_) = list_checkpoints(run)
     target, partial = tmp_path / "best", tmp_path / ".best.partial"

@@ -1,5 +1,6 @@
 """Checkpoints in a run's folder on a local disk; those in a bucket are tested in tests/storage."""
 
+import hashlib
 import json
 import pathlib
 
@@ -84,6 +85,73 @@ def test_a_damaged_checkpoint_is_skipped_and_reported(run):
     (checkpoint, folder), damaged = latest_valid(str(run))
     assert (checkpoint.step, folder) == (20, str(run / step_folder(20)))
     assert len(damaged) == 1 and step_folder(30) in damaged[0]
+
+
+def rewrite_manifest(uri: str, **changes) -> None:
+    path = pathlib.Path(uri) / CHECKPOINT_MANIFEST_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("name", ["../../evil", "{folder}/evil", "sub/evil", "..", ".", "", ".hidden", "a\0b", "a\\b"])
+def test_a_name_that_leaves_its_folder_is_never_written(run, tmp_path, name):
+    """The content is really there and its hash is right: only the name is wrong."""
+    content = b"evil"
+    name = name.format(folder=tmp_path / "elsewhere")
+    source = run / step_folder(30)
+    entry = {"name": name, "num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    rewrite_manifest(str(source), files=[entry])
+    for path in (tmp_path / "evil", tmp_path / "elsewhere" / "evil", source / "sub" / "evil"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    before = sorted(tmp_path.rglob("*"))
+    assert [checkpoint.step for checkpoint in complete_checkpoints(str(run))] == [10, 20]
+    with pytest.raises(ValueError, match=r"file name .* is not a plain one"):
+        verify(source)
+    _, damaged = latest_valid(str(run))
+    assert len(damaged) == 1 and step_folder(30) in damaged[0]
+    with pytest.raises(ValueError, match=r"step is 30: the run has steps 10, 20"):
+        pull(select_checkpoint(list_checkpoints(str(run)), step=30), tmp_path / "pulled", quiet=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"\xff", b'{"step": 30}', b"[" * 100_000, b" " * (2 << 20)]
+)
+def test_a_garbled_manifest_costs_only_its_checkpoint(run, content):
+    (run / step_folder(30) / CHECKPOINT_MANIFEST_NAME).write_bytes(content)
+    assert [checkpoint.step for checkpoint in complete_checkpoints(str(run))] == [10, 20]
+    assert [checkpoint.step for checkpoint in list_checkpoints(str(run))] == [10, 20]
+    assert fetch_checkpoint(str(run)) == str(run / step_folder(10))
+    (checkpoint, _), damaged = latest_valid(str(run))
+    assert checkpoint.step == 20
+    assert len(damaged) == 1 and step_folder(30) in damaged[0]
+    assert prune(str(run), BEST_METRIC, keep=1) == []
+
+
+def test_a_run_of_damaged_checkpoints_says_so(tmp_path):
+    uri = save(tmp_path / "run", 10, {})
+    (pathlib.Path(uri) / CHECKPOINT_MANIFEST_NAME).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no complete checkpoint.*\n.*checkpoint_manifest\.json cannot be read"):
+        list_checkpoints(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "short"])
+@pytest.mark.parametrize("name", [STATE_NAME, WEIGHTS_NAME])
+def test_a_missing_or_short_file_costs_only_its_checkpoint(run, tmp_path, name, damage):
+    path = run / step_folder(30) / name
+    newest = list_checkpoints(str(run))[-1]
+    path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:-1])
+    (checkpoint, _), damaged = latest_valid(str(run))
+    assert checkpoint.step == 20
+    assert len(damaged) == 1 and name in damaged[0]
+    with pytest.raises(ValueError, match=rf"{name} .*the checkpoint is damaged"):  # as latest_valid does from a bucket
+        pull(newest, tmp_path / "pulled", quiet=True)
+
+
+def test_a_metric_that_is_not_finite_is_never_the_best(run):
+    rewrite_manifest(str(run / step_folder(30)), metrics={BEST_METRIC: float("nan"), "val/loss": 3.0})
+    assert list_checkpoints(str(run))[-1].metrics == {"val/loss": 3.0}
+    assert best_checkpoint(str(run)) == str(run / step_folder(10))
 
 
 def test_a_pulled_checkpoint_is_verified_and_not_overwritten(run, tmp_path):
