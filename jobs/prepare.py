@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from cluster.data.importers.registry import FORMAT_NAMES, FORMATS_WITH_SPLITS
-from cluster.data.prepare_settings import PrepareSettings, UnknownCharacters
+from cluster.data.prepare_settings import LabelCase, PrepareSettings, UnknownCharacters
 from jobs.cli import HelpFormatter, cli_errors, program
 
 
@@ -29,7 +29,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--labels", metavar="NAME", help="label file inside SOURCE (default: the format's usual name)")
     parser.add_argument("--split", metavar="NAME", help=f"only rows of this split ({', '.join(FORMATS_WITH_SPLITS)})")
     parser.add_argument(
-        "--charset-file", metavar="FILE", help="characters to read, case-sensitive (default: 0-9a-z, case-insensitive)"
+        "--charset-file",
+        metavar="FILE",
+        help="characters to read, case-sensitive (default: the 94 printable ASCII characters)",
     )
     parser.add_argument(
         "--max-label-length",
@@ -43,6 +45,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=get_args(UnknownCharacters),
         default=PrepareSettings.unknown,
         help="labels with characters outside the charset: keep (trained as 'unknown', not scored) or reject",
+    )
+    parser.add_argument(
+        "--case",
+        choices=get_args(LabelCase),
+        default=PrepareSettings.case,
+        help="unknown: all labels are written in one case, whatever the images show; training then accepts either case",
     )
     parser.add_argument(
         "--max-reject-share",
@@ -64,15 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     from cluster.data.dataset_writer import REJECTS_NAME, SAMPLES_NAME
     from cluster.data.import_dataset import prepare_dataset
-    from textscanner.charset import ALPHANUMERIC, load_charset
+    from textscanner.charset import PRINTABLE_ASCII, load_charset
 
     settings = PrepareSettings(
-        charset=load_charset(args.charset_file) if args.charset_file else ALPHANUMERIC,
+        charset=load_charset(args.charset_file) if args.charset_file else PRINTABLE_ASCII,
         format=args.format,
         split=args.split,
         labels=args.labels,
         max_label_length=args.max_label_length,
         unknown=args.unknown,
+        case=args.case,
         max_reject_share=args.max_reject_share,
         shard_mib=args.shard_mib,
     )

@@ -52,6 +52,7 @@ def batch_of(records: list[WordRecord], config: Config) -> dict[str, np.ndarray]
         "ids": np.zeros((count, model.max_label_length), np.int32),
         "length": np.zeros(count, np.int32),
         "has_quads": np.ones(count, np.float32),
+        "case_known": np.array([record.case_known for record in records], np.float32),
         "row_id": np.arange(count, dtype=np.int64),
     }
     for i, record in enumerate(records):

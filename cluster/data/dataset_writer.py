@@ -24,7 +24,7 @@ from cluster.storage.location import Location, open_uri
 from cluster.tasks import map_in_order
 from textscanner.data import schema
 from textscanner.data.annotations import Reject
-from textscanner.data.schema import WordRecord
+from textscanner.data.schema import SCHEMA_VERSION, WordRecord
 
 PARTS_NAME = "_parts"
 IDENTITY_NAME = "identity.json"
@@ -164,7 +164,8 @@ def _part_file(folder: Location, index: int) -> Location:
 def _complete_parts(folder: Location, identity: dict[str, Any]) -> set[int]:
     """Indices of the parts that an earlier call for the same data set completed; parts of another one are deleted."""
     identity_file = folder.join(IDENTITY_NAME)
-    content = json.dumps(identity, indent=2, sort_keys=True).encode()
+    # Shards of an earlier schema have other columns.
+    content = json.dumps(identity | {"schema_version": SCHEMA_VERSION}, indent=2, sort_keys=True).encode()
     if identity_file.exists() and identity_file.read_bytes() == content:
         return {int(name.removesuffix(".json")) for name, _ in folder.names() if name[:1].isdigit()}
     folder.delete_tree()

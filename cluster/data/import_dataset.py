@@ -26,7 +26,8 @@ from cluster.data.importers.source import Source
 from cluster.data.prepare_settings import PrepareSettings
 from cluster.data.shards import Manifest, prepare_destination
 from cluster.storage.location import absolute_uri, open_uri
-from textscanner.data.annotations import Reject, to_record
+from textscanner.data.annotations import Reject, Word, to_record
+from textscanner.data.schema import WordRecord
 from textscanner.errors import UserError
 
 UNKNOWN_COUNT = "rows_with_unknown_characters"
@@ -49,14 +50,7 @@ def prepare_dataset(source_uri: str, out_uri: str, settings: PrepareSettings, *,
     total = source.count()
     if not total:
         raise UserError(f"{source_uri} has no row" + (f" of split {settings.split!r}" if settings.split else ""))
-    identity = {
-        "source": repr(source),
-        "version": source.version(),
-        "rows": total,
-        "charset": settings.charset.characters,
-    }
-    identity |= {name: getattr(settings, name) for name in ("max_label_length", "unknown", "shard_mib")}
-    spec = BuildSpec(out_uri, identity, settings.shard_mib << 20)
+    spec = BuildSpec(out_uri, _identity(source, total, settings), settings.shard_mib << 20)
     prepare_destination(out_uri, overwrite)
     result = build_shards(
         spec,
@@ -71,9 +65,24 @@ def prepare_dataset(source_uri: str, out_uri: str, settings: PrepareSettings, *,
         "made_by": "jobs.prepare",
         "source": source_uri.rstrip("/").rsplit("/", 1)[-1],
         "split": settings.split,
+        "case": settings.case,
         UNKNOWN_COUNT: result.counts.get(UNKNOWN_COUNT, 0),
     }
     return finalize(spec, result, origin)
+
+
+def _identity(source: Source, num_rows: int, settings: PrepareSettings) -> dict[str, Any]:
+    """Everything that the shards depend on; `max_reject_share` is not among it."""
+    return {
+        "source": repr(source),
+        "version": source.version(),
+        "rows": num_rows,
+        "charset": settings.charset.characters,
+        "max_label_length": settings.max_label_length,
+        "unknown": settings.unknown,
+        "case": settings.case,
+        "shard_mib": settings.shard_mib,
+    }
 
 
 def _check_rejects(source_uri: str, out_uri: str, result: BuildResult, max_reject_share: float) -> None:
@@ -96,7 +105,7 @@ class _ImportPart:
 
     def __call__(self, part: Any) -> Iterator[PartRow | str]:
         for row in self.source.read(part):
-            record = row if isinstance(row, Reject) else to_record(row, self.settings.max_label_length)
+            record = row if isinstance(row, Reject) else self._record(row)
             if isinstance(record, Reject):
                 yield record
                 continue
@@ -107,3 +116,6 @@ class _ImportPart:
             if unknown:
                 yield UNKNOWN_COUNT
             yield record
+
+    def _record(self, word: Word) -> WordRecord | Reject:
+        return to_record(word, self.settings.max_label_length, case_known=self.settings.case == "known")

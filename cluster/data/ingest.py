@@ -29,7 +29,7 @@ from cluster.tasks import CaptureErrors, raise_failure
 from textscanner.config import Config
 from textscanner.data import schema
 from textscanner.data.augmentation import augment
-from textscanner.data.images import decode, fit
+from textscanner.data.images import decode, fit, is_vertical
 from textscanner.evaluation.metrics import SCORES
 
 Rows = dict[str, np.ndarray]
@@ -61,8 +61,8 @@ class ChunkReader:
 
         Returns:
           `image` uint8 [B, H, W, 3], `quads` float32 [B, N, 4, 2] in pixels of `image`, `ids` int32 [B, N],
-          `length` int32 [B] (0 for a row that cannot be used), `has_quads` float32 [B], `row_id` int64 [B], and `text`
-          [B] for evaluation.
+          `length` int32 [B] (0 for a row that cannot be used), `has_quads` and `case_known` float32 [B] (0 or 1),
+          `row_id` int64 [B], and `text` [B] for evaluation.
         """
         chunk = chunk_read.chunk
         table = read_row_group(self.uris[chunk_read.dataset], chunk.group, self._cache)
@@ -85,6 +85,7 @@ class ChunkReader:
             "ids": np.zeros(model.max_label_length, np.int32),
             "length": np.int32(0),
             "has_quads": np.float32(0),
+            "case_known": np.float32(record.case_known),
             "row_id": np.int64((chunk_read.dataset << DATASET_SHIFT) + number),
             "text": record.text,
         }
@@ -92,6 +93,8 @@ class ChunkReader:
             pixels = decode(record.image, record.source)
         except ValueError:
             return row  # length 0: counted in the metrics as unused
+        if self.augment and _is_vertical_word(record, pixels):
+            return row
         quads = record.quads
         if self.augment and self.config.data.augment:
             seed = (self.config.train.seed, chunk_read.dataset, chunk_read.epoch, number)
@@ -109,6 +112,19 @@ class ChunkReader:
                 row["quads"][: len(ids)] = quads[has_position] * (resize.scale_x, resize.scale_y)
                 row["has_quads"] = np.float32(1)
         return row
+
+
+def _is_vertical_word(record: schema.WordRecord, pixels: np.ndarray) -> bool:
+    """Whether an image [H, W, 3] is vertical and its characters, as far as known, do not stand side by side.
+
+    Resized to the network's wide input, such a word cannot be read from left to right, and would only add noise.
+    """
+    if len(record.text) < 2 or not is_vertical(pixels):
+        return False
+    if record.quads is None:
+        return True
+    first, last = record.quads[[0, -1]].mean(1)
+    return bool(last[0] - first[0] <= abs(last[1] - first[1]))
 
 
 def stream_chunks(reader: ChunkReader, reads: Iterator[ChunkRead], cpus_per_task: float) -> Iterator[Rows]:

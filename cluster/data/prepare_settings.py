@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from textscanner.charset import Charset
 
 UnknownCharacters = Literal["keep", "reject"]
+LabelCase = Literal["known", "unknown"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,9 @@ class PrepareSettings:
     unknown: UnknownCharacters = "keep"
     """Labels with characters outside the charset: kept as annotated (training maps the characters to the class
     "unknown", scoring leaves such words out), or rejected."""
+    case: LabelCase = "known"
+    """Whether letters in labels have the case that the image shows. Labels written in one case throughout (Street View
+    Text: upper case) are `unknown`. Rows that say so themselves (`text_cased` in a jsonl file) are always known."""
     max_reject_share: float = 0.5
     """The import fails if a larger share of the rows is rejected; 0 to 1."""
     shard_mib: int = 128
@@ -43,6 +47,8 @@ class PrepareSettings:
     def __post_init__(self) -> None:
         if self.unknown not in get_args(UnknownCharacters):
             raise UserError(f"unknown is {self.unknown!r}: must be one of {', '.join(get_args(UnknownCharacters))}")
+        if self.case not in get_args(LabelCase):
+            raise UserError(f"case is {self.case!r}: must be one of {', '.join(get_args(LabelCase))}")
         if self.max_label_length < 1:
             raise UserError(f"max_label_length is {self.max_label_length}: must be at least 1")
         if not 1 <= self.shard_mib <= 1024:

@@ -182,7 +182,7 @@ def write_shard(dataset_uri: str, number: str, records: list[WordRecord]) -> Sha
         schema.to_table(records),
         sink,
         row_group_size=ROW_GROUP_ROWS,
-        compression={schema.IMAGE: "none", schema.TEXT: "zstd", schema.SOURCE: "zstd", schema.QUADS: "zstd"},
+        compression={name: "none" if name == schema.IMAGE else "zstd" for name in schema.ARROW_SCHEMA.names},
         use_dictionary=[schema.SOURCE],
         write_statistics=False,
     )
@@ -250,7 +250,8 @@ def _parse_manifest(uri: str, content: dict[str, Any]) -> Manifest:
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"{uri} has schema version {version}, this program reads {SCHEMA_VERSION}: prepare the data set again"
+            f"{uri} has schema version {version}, this program reads {SCHEMA_VERSION}: prepare the data set again, or "
+            "render it again if it was rendered"
         )
     shards = tuple(ShardInfo.from_dict(shard) for shard in content["shards"])
     return Manifest(version, shards, content["reject_counts"], content["origin"])

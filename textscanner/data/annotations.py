@@ -44,12 +44,14 @@ class Word:
       image: encoded image; None if the file is missing.
       quads: [n, 4, 2], corners TL TR BR BL; None where unknown.
       source: origin of the row.
+      case_known: whether the letters of `text` have the case that the image shows; None where the row does not say.
     """
 
     image: bytes | None
     text: str
     quads: np.ndarray | None
     source: str
+    case_known: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +63,12 @@ class Reject:
     detail: str
 
 
-def to_record(word: Word, max_label_length: int | None = None) -> WordRecord | Reject:
+def to_record(word: Word, max_label_length: int | None = None, *, case_known: bool = True) -> WordRecord | Reject:
     """Checks a row.
 
     Args:
       max_label_length: longest accepted label in characters; None accepts any.
+      case_known: applies to a word that does not say whether its label's case is known.
 
     Returns:
       the record, or the reason why the row cannot be used.
@@ -81,14 +84,15 @@ def to_record(word: Word, max_label_length: int | None = None) -> WordRecord | R
         height, width = decode(word.image, word.source).shape[:2]
     except ValueError as error:
         return Reject(word.source, "broken_image", str(error))
+    record = WordRecord(word.image, text, None, word.source, case_known if word.case_known is None else word.case_known)
     if word.quads is None:
-        return WordRecord(word.image, text, None, word.source)
+        return record
     if word.quads.shape != (len(text), 4, 2):
         return Reject(word.source, "box_count", f"{len(word.quads)} boxes for {len(text)} characters: {text}")
     quads = _clip_quads(word.quads.astype(np.float32), width, height)
     if quads is None:
         return Reject(word.source, "box_outside", f"a box is outside the image of {width}x{height} px, or empty")
-    return WordRecord(word.image, text, quads, word.source)
+    return dataclasses.replace(record, quads=quads)
 
 
 def clean_text(text: str) -> str:

@@ -66,7 +66,8 @@ def decode(data: bytes, source: str) -> np.ndarray:
 
 def is_vertical(image: np.ndarray) -> bool:
     """Whether an image [H, W, 3] is taller than VERTICAL_RATIO times its width."""
-    return image.shape[0] > VERTICAL_RATIO * image.shape[1]
+    height, width = image.shape[:2]
+    return bool(height > VERTICAL_RATIO * width)
 
 
 def fit(image: np.ndarray, model: ModelConfig) -> tuple[np.ndarray, ResizeInfo]:

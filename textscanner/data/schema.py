@@ -12,10 +12,10 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DATASET_MANIFEST_NAME = "manifest.json"
 
-IMAGE, TEXT, QUADS, SOURCE = "image", "text", "quads", "source"
+IMAGE, TEXT, QUADS, SOURCE, CASE_KNOWN = "image", "text", "quads", "source", "case_known"
 
 ARROW_SCHEMA = pa.schema(
     [
@@ -25,6 +25,8 @@ ARROW_SCHEMA = pa.schema(
         pa.field(QUADS, pa.list_(pa.list_(pa.float32(), 8)), nullable=True),
         # Origin of the row (a file name, a font, an archive member): for tracing an error, not used in training.
         pa.field(SOURCE, pa.string(), nullable=False),
+        # False: the label has no case information, a letter of the image may be of either case.
+        pa.field(CASE_KNOWN, pa.bool_(), nullable=False),
     ]
 )
 
@@ -38,12 +40,15 @@ class WordRecord:
       text: the label as annotated; NFC, at least one character.
       quads: float32 [len(text), 4, 2], pixels of the image, corners TL TR BR BL; None where unknown.
       source: origin of the row: a file name, a font, an archive member.
+      case_known: whether the letters of `text` have the case that the image shows. False for labels that were written
+        in one case, whatever the image shows; upper and lower case are then both correct.
     """
 
     image: bytes
     text: str
     quads: np.ndarray | None
     source: str
+    case_known: bool = True
 
     def __post_init__(self) -> None:
         if self.quads is not None and self.quads.shape != (len(self.text), 4, 2):
@@ -61,6 +66,7 @@ def to_table(records: list[WordRecord]) -> pa.Table:
             TEXT: [r.text for r in records],
             QUADS: [None if r.quads is None else r.quads.reshape(-1, 8).tolist() for r in records],
             SOURCE: [r.source for r in records],
+            CASE_KNOWN: [r.case_known for r in records],
         },
         schema=ARROW_SCHEMA,
     )
@@ -74,6 +80,7 @@ def from_table(table: pa.Table) -> list[WordRecord]:
             text=row[TEXT],
             quads=None if row[QUADS] is None else np.asarray(row[QUADS], np.float32).reshape(-1, 4, 2),
             source=row[SOURCE],
+            case_known=row[CASE_KNOWN],
         )
         for row in table.to_pylist()
     ]

@@ -65,6 +65,7 @@ def batch_signature(config: Config, replica_batch_size: int) -> dict[str, tf.Ten
         "ids": tf.TensorSpec((b, model.max_label_length), tf.int32),
         "length": tf.TensorSpec((b,), tf.int32),
         "has_quads": tf.TensorSpec((b,), tf.float32),
+        "case_known": tf.TensorSpec((b,), tf.float32),
         "row_id": tf.TensorSpec((b,), tf.int64),
     }
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cluster.data.importers.source import Files, batched, file_version, has, open_files, text_lines
-from textscanner.data.annotations import Reject, Word, quads_of_boxes
+from textscanner.data.annotations import Reject, Word, clean_text, quads_of_boxes
 from textscanner.data.image_files import is_image_name
 from textscanner.errors import UserError
 
@@ -33,11 +33,13 @@ class Label:
     Attributes:
       file: the image's name, relative to the label file.
       quads: character quads [len(text), 4, 2] in pixels of the image; None where unknown.
+      case_known: as in `Word`.
     """
 
     file: str
     text: str
     quads: np.ndarray | None = None
+    case_known: bool | None = None
 
 
 Row = Label | Reject
@@ -80,7 +82,8 @@ class LabelledImages(abc.ABC):
             if isinstance(row, Reject):
                 yield row
             else:
-                yield Word(_read_image(self._files, folder, row.file), row.text, self.quads(row), row.file)
+                image = _read_image(self._files, folder, row.file)
+                yield Word(image, row.text, self.quads(row), row.file, row.case_known)
 
     @property
     def _files(self) -> Files:
@@ -105,7 +108,10 @@ def _read_image(files: Files, folder: str, name: str) -> bytes | None:
 
 @dataclasses.dataclass(frozen=True)
 class JsonLines(LabelledImages):
-    """One JSON object per line: {"file": ..., "text": ..., "split": ..., "boxes": [[x, y, width, height], ...]}."""
+    """One JSON object per line: {"file": ..., "text": ..., "split": ..., "boxes": [[x, y, width, height], ...]}.
+
+    `text_cased`, beside `text`, is a second annotation with the image's case and punctuation; it becomes the label.
+    """
 
     split: str | None = None
 
@@ -117,10 +123,20 @@ class JsonLines(LabelledImages):
                 row = json.loads(line)
                 if self.split is not None and row.get("split") != self.split:
                     continue
-                boxes = row.get("boxes")
-                yield Label(str(row["file"]), str(row["text"]), None if boxes is None else quads_of_boxes(boxes))
+                yield _json_label(row)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 yield self._bad_row(number, f"{error.__class__.__name__}: {error}")
+
+
+def _json_label(row: dict[str, Any]) -> Label:
+    """Raises a ValueError, KeyError or TypeError if the row is not a label."""
+    boxes, cased = row.get("boxes"), row.get("text_cased")
+    label = Label(str(row["file"]), str(row["text"]), None if boxes is None else quads_of_boxes(boxes))
+    if cased is None:
+        return label
+    # Boxes belong to the characters of `text`: with characters added or left out, no longer one by one.
+    has_boxes = len(clean_text(str(cased))) == len(clean_text(label.text))
+    return Label(label.file, str(cased), label.quads if has_boxes else None, case_known=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from textscanner.errors import UserError
         ("max_reject_share", -0.1),
         ("max_reject_share", 2),
         ("unknown", "drop"),
+        ("case", "upper"),
         ("max_label_length", 0),
     ],
 )

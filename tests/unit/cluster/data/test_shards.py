@@ -22,7 +22,7 @@ from textscanner.errors import UserError
 
 
 def test_records_survive_a_round_trip(tmp_path, words):
-    records = [*words[:10], schema.WordRecord(b"bytes", "né", None, "x")]
+    records = [*words[:10], schema.WordRecord(b"bytes", "né", None, "x", case_known=False)]
     uri = write_dataset(str(tmp_path / "set"), records)
     read = list(read_records(uri))
     assert [(r.image, r.text, r.source) for r in read] == [(r.image, r.text, r.source) for r in records]
@@ -30,6 +30,7 @@ def test_records_survive_a_round_trip(tmp_path, words):
         assert (a.quads is None) == (b.quads is None)
         if b.quads is not None:
             np.testing.assert_array_equal(a.quads, b.quads)
+    assert [r.case_known for r in read] == [True] * 10 + [False]
     manifest = read_manifest(uri)
     assert manifest.num_rows == 11
     assert sum(s.num_with_quads for s in manifest.shards) == 10
@@ -71,8 +72,8 @@ def test_a_damaged_shard_and_an_old_manifest_are_named(tmp_path, words):
     with pytest.raises(UserError, match=r"shard-00000\.parquet"):
         read_row_group(uri, ref)
     path = tmp_path / "set" / DATASET_MANIFEST_NAME
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 0}))
-    with pytest.raises(UserError, match="schema version 0"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1}))
+    with pytest.raises(UserError, match=r"schema version 1, .*: prepare the data set again, or render it again"):
         read_manifest(uri)
 
 

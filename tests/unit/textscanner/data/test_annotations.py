@@ -35,6 +35,16 @@ def test_boxes_become_quads_clipped_to_the_image():
     np.testing.assert_allclose(record.quads[1], [[30, 0], [40, 0], [40, 20], [30, 20]])
 
 
+@pytest.mark.parametrize("boxes", [None, BOXES])
+@pytest.mark.parametrize("of_all_words", [True, False])
+@pytest.mark.parametrize("of_word", [None, True, False])
+def test_a_word_that_does_not_say_whether_its_case_is_known_follows_the_import(of_word, of_all_words, boxes):
+    word = Word(PIXELS, "AB", None if boxes is None else quads_of_boxes(boxes), "x", of_word)
+    record = to_record(word, case_known=of_all_words)
+    assert record.case_known == (of_all_words if of_word is None else of_word)
+    assert (record.quads is None) == (boxes is None)
+
+
 @pytest.mark.parametrize("turns", range(4))
 def test_a_crop_is_upright_and_its_quads_move_with_it(turns):
     """A scene with one word, rotated by quarter turns: the crop is always the same."""

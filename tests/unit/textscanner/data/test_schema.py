@@ -13,10 +13,11 @@ def test_quads_must_match_the_text():
 
 def test_records_survive_the_conversion_to_arrow():
     quads = np.arange(16, dtype=np.float32).reshape(2, 4, 2)
-    records = [WordRecord(b"image", "ab", quads, "x"), WordRecord(b"", "é", None, "")]
+    records = [WordRecord(b"image", "ab", quads, "x"), WordRecord(b"", "é", None, "", case_known=False)]
     table = to_table(records)
     assert table.schema == ARROW_SCHEMA
     first, second = from_table(table)
     assert (first.image, first.text, first.source) == (b"image", "ab", "x")
     np.testing.assert_array_equal(first.quads, quads)
     assert (second.text, second.quads) == ("é", None)
+    assert (first.case_known, second.case_known) == (True, False)

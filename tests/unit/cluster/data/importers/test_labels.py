@@ -1,5 +1,7 @@
 """Label files: which rows are read, and which are counted as bad."""
 
+import json
+
 import pytest
 
 from cluster.data.importers.registry import open_source
@@ -28,6 +30,34 @@ def test_rows_of_a_label_file_are_words_or_bad_rows(file, content, texts, bad_li
     assert len(rejects) == len(bad_lines)
     assert all(line in reject.file for line, reject in zip(bad_lines, rejects, strict=True))
     assert {row.reason for row in rejects} <= {"bad_row"}
+
+
+def read_row(folder, **row):
+    (folder / "labels.jsonl").write_text(json.dumps({"file": "a.png"} | row))
+    (word,) = formats.read_all(open_source(str(folder)))
+    return word
+
+
+def test_a_cased_label_is_the_label_and_its_case_is_known(tmp_path):
+    word = read_row(tmp_path, text="HOTEL", text_cased="Hotel", boxes=[[i, 0, 1, 1] for i in range(5)])
+    assert (word.text, word.case_known, len(word.quads)) == ("Hotel", True, 5)
+
+
+@pytest.mark.parametrize("text_cased", ["Hotel!", "Hot"])
+def test_boxes_are_left_out_if_the_cased_label_has_another_length(text_cased, tmp_path):
+    word = read_row(tmp_path, text="HOTEL", text_cased=text_cased, boxes=[[i, 0, 1, 1] for i in range(5)])
+    assert (word.text, word.case_known, word.quads) == (text_cased, True, None)
+
+
+def test_lengths_are_compared_as_labels_are_stored(tmp_path):
+    """Surrounding white space and decomposed accents are no characters of a label."""
+    word = read_row(tmp_path, text="CAFE", text_cased=" Cafe\N{COMBINING ACUTE ACCENT} ", boxes=[[0, 0, 1, 1]] * 4)
+    assert len(word.quads) == 4
+
+
+def test_a_row_without_a_cased_label_leaves_its_case_to_the_import(tmp_path):
+    word = read_row(tmp_path, text="HOTEL")
+    assert (word.text, word.case_known) == ("HOTEL", None)
 
 
 def test_a_box_file_that_cannot_be_parsed_is_a_wrong_number_of_boxes(seven_words, tmp_path):
