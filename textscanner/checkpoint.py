@@ -18,6 +18,7 @@ import safetensors
 import safetensors.numpy
 import tensorflow as tf
 
+from textscanner.charset import FIRST_CHARACTER_ID, Charset
 from textscanner.checkpoint_files import CONFIG_NAME, NO_VOCABULARY, STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
 from textscanner.config import Config
 from textscanner.errors import UserError
@@ -97,21 +98,31 @@ def restore(folder: str | pathlib.Path, state: TrainingState) -> CheckpointMeta:
 def initialize(path: str | pathlib.Path, state: TrainingState) -> list[str]:
     """Initializes a new run with the weights of a checkpoint. Layers that do not fit keep their random weights.
 
+    If the charsets differ, the classifier keeps the weights of the characters that both have; a letter that only the
+    new one has starts as its other case.
+
     Returns:
-      names of these layers: a head whose charset or maximum label length differs, or layers of another network.
+      names of the layers that do not fit: a head whose maximum label length differs, the classifier if a character is
+      new, or layers of another network.
 
     Raises:
       UserError: the checkpoint cannot be read, or most of its weights do not fit.
     """
     folder = pathlib.Path(path)
     arrays = _read_arrays(folder / WEIGHTS_NAME)
-    has_same_classes = read_config(folder).charset.characters == state.config.charset.characters
+    old_charset, new_charset = read_config(folder).charset, state.config.charset
+    columns = _matching_classes(old_charset, new_charset)
     not_loaded: list[str] = []
     for name, variable in _by_path(state.model.weights).items():
-        # The classifier may have the right shape but stand for other characters.
-        has_same_meaning = has_same_classes or not name.startswith(f"{CLASS_LOGITS}/")
-        if has_same_meaning and name in arrays and arrays[name].shape == tuple(variable.shape):
-            variable.assign(arrays[name])
+        array = arrays.get(name)
+        is_classifier = name.startswith(f"{CLASS_LOGITS}/")
+        if is_classifier and array is not None and array.shape[:-1] == tuple(variable.shape[:-1]):
+            # The classifier may have the right shape but stand for other characters.
+            if (columns < 0).any():
+                not_loaded.append(name)
+            array = np.where(columns < 0, variable.numpy(), array[..., columns])
+        if array is not None and array.shape == tuple(variable.shape):
+            variable.assign(array)
         else:
             not_loaded.append(name)
     if len(not_loaded) > len(state.model.weights) / 2:
@@ -121,6 +132,13 @@ def initialize(path: str | pathlib.Path, state: TrainingState) -> list[str]:
         )
     state.sync_ema()
     return sorted({name.rpartition("/")[0] for name in not_loaded})
+
+
+def _matching_classes(old: Charset, new: Charset) -> np.ndarray:
+    """For each class of `new` the id of its character in `old`, or of its other case, or -1: int32 [classes]."""
+    ids = {character: i for i, character in enumerate(old.characters, FIRST_CHARACTER_ID)}
+    characters = (ids.get(c, ids.get(c.swapcase(), -1)) for c in new.characters)
+    return np.array([*range(FIRST_CHARACTER_ID), *characters], np.int32)
 
 
 def export_weights(path: str | pathlib.Path, out: str | pathlib.Path) -> None:

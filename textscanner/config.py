@@ -75,6 +75,10 @@ class ModelConfig:
     """`both` makes the GRU bidirectional."""
     max_label_length: int = 30
     """N, the longest word in characters; 1 to 200."""
+    language_blocks: int = 0
+    """Transformer blocks of the language module over a word's positions (`model/language.py`); 0 removes it."""
+    language_channels: int = 96
+    """Channels of the language module; a multiple of 32."""
     activation: Literal["relu", "silu"] = "relu"
     """Activation after every convolution except those of ResNet-50, which uses ReLU."""
     normalization: Literal["batch", "group"] = "batch"
@@ -85,7 +89,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("map_stride_y", "map_stride_x", "stem_channels", "feature_channels", "head_channels"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "must be at least 1")
-        for name in ("gru_units", "attention_blocks"):
+        for name in ("gru_units", "attention_blocks", "language_blocks"):
             require(getattr(self, name) >= 0, f"model.{name}", getattr(self, name), "must not be negative; 0 is none")
         for name in ("stage_channels", "stage_blocks", "order_channels"):
             values = getattr(self, name)
@@ -102,6 +106,8 @@ class ModelConfig:
         require(self.map_height % 8 == 0, "model.height_px", self.height_px, "the map height must be a multiple of 8")
         require(1 <= self.max_label_length <= 200, "model.max_label_length", self.max_label_length, "must be in 1..200")
         require(self.max_stretch >= 1, "model.max_stretch", self.max_stretch, "must be at least 1")
+        channels = self.language_channels
+        require(channels >= 32 and channels % 32 == 0, "model.language_channels", channels, "must be a multiple of 32")
         if self.backbone == "residual":
             lengths = {len(self.stage_channels), len(self.stage_blocks), len(self.stage_strides)}
             require(
@@ -207,20 +213,24 @@ class LossConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay."""
+    """AdamW with linear warm-up, a constant rate and cosine decay."""
 
     learning_rate: float = 1e-3
     """Peak learning rate, after warm-up."""
-    weight_decay: float = 1e-4
-    """Decoupled weight decay, applied to kernels only."""
+    weight_decay: float = 0.02
+    """Decoupled weight decay of kernels: each step multiplies them by 1 - learning rate * this."""
     warmup_steps: int = 500
     """Steps of linear warm-up."""
+    decay_fraction: float = 1.0
+    """Last fraction of the steps over which the rate decays: 1 decays from the end of the warm-up, 0 never (a run that
+    another one continues); 0 to 1."""
     final_lr_fraction: float = 0.01
     """Learning rate at the last step, as a fraction of the peak; 0 to 1."""
     clip_norm: float = 5.0
     """Global norm to which the all-reduced gradient is clipped; 0 turns clipping off."""
     ema_momentum: float = 0.0
-    """Momentum of the weights' moving average, which is validated and saved; 0 turns it off."""
+    """Momentum of the weights' moving average, which is validated and saved; smaller in the first steps, so that the
+    average soon forgets the initial weights. 0 turns it off."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Compute dtype; weights, logits and losses are always float32."""
     gradient_accumulation_steps: int = 1
@@ -231,9 +241,8 @@ class OptimizerConfig:
         require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "must be positive")
         require(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "must not be negative")
         require(0 <= self.ema_momentum < 1, "optimizer.ema_momentum", self.ema_momentum, "must lie in [0, 1)")
-        require(
-            0 <= self.final_lr_fraction <= 1, "optimizer.final_lr_fraction", self.final_lr_fraction, "must be in 0..1"
-        )
+        for name in ("decay_fraction", "final_lr_fraction"):
+            require(0 <= getattr(self, name) <= 1, f"optimizer.{name}", getattr(self, name), "must be in 0..1")
         require(
             self.gradient_accumulation_steps >= 1,
             "optimizer.gradient_accumulation_steps",

@@ -1,8 +1,7 @@
 """Decoding: probability maps -> text (paper, section 3.5; docs/model.md). Traceable, and part of every exported model.
 
-H_k = Q * S_k weights the cells of position k: the localization map says which cells belong to any character, the order
-map which of them belong to the k-th. Class probabilities averaged under H_k classify the k-th character. The word ends
-at the first position whose peak of H_k is below the threshold.
+Class probabilities averaged under H_k (`model/positions.py`) classify the k-th character; the language module, if the
+network has one, adds logits to them. The word ends at the first position whose peak of H_k is below the threshold.
 
 Shapes: B batch, h w map cells, C classes, N positions.
 """
@@ -14,9 +13,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from textscanner.model.assembly import Outputs
+from textscanner.model.positions import heat_mass, pool, position_heat
 
 DEFAULT_THRESHOLD = 0.3  # the paper's score threshold; a checkpoint carries one calibrated on validation words
-MIN_MASS = 1e-6  # lower bound of a sum over H_k that is a divisor
+SCORE_FLOOR = 1e-6  # lower bound of a pooled class probability before the logarithm
 
 
 class Probabilities(NamedTuple):
@@ -26,11 +26,13 @@ class Probabilities(NamedTuple):
       classes: G float32 [B, h, w, C], a softmax over classes.
       order: S float32 [B, h, w, N], a softmax over positions and background; the background channel is dropped.
       localization: Q float32 [B, h, w] in 0..1.
+      language: logits of the language module float32 [B, N, C]; None without one.
     """
 
     classes: tf.Tensor
     order: tf.Tensor
     localization: tf.Tensor
+    language: tf.Tensor | None = None
 
 
 class PooledPositions(NamedTuple):
@@ -38,8 +40,9 @@ class PooledPositions(NamedTuple):
 
     Attributes:
       heat: H float32 [B, h, w, N].
-      mass: float32 [B, N], the sum of H_k over the map, at least MIN_MASS.
-      scores: float32 [B, N, C], class probabilities averaged under H_k; background (class 0) included.
+      mass: float32 [B, N], the sum of H_k over the map, greater than 0.
+      scores: float32 [B, N, C], probabilities of the classes at each position. Background (class 0) is included
+        without a language module, and 0 with one.
       presence: float32 [B, N] in 0..1, the peak of H_k.
     """
 
@@ -72,22 +75,24 @@ class Decoded(NamedTuple):
 
 
 def probabilities(outputs: Outputs) -> Probabilities:
-    """Softmax and sigmoid of the network's logits."""
+    """Softmax and sigmoid of the network's maps."""
     return Probabilities(
-        tf.nn.softmax(outputs.classes), tf.nn.softmax(outputs.order)[..., 1:], tf.sigmoid(outputs.localization)
+        tf.nn.softmax(outputs.classes),
+        tf.nn.softmax(outputs.order)[..., 1:],
+        tf.sigmoid(outputs.localization),
+        outputs.language,
     )
 
 
-def position_heat(maps: Probabilities) -> tf.Tensor:
-    """H_k = Q * S_k, float32 [B, h, w, N] (paper, section 3.5)."""
-    return maps.order * maps.localization[..., None]
-
-
 def pool_positions(maps: Probabilities) -> PooledPositions:
-    """Pools the class map under each H_k: one einsum instead of a loop over positions."""
-    heat = position_heat(maps)
-    mass = tf.maximum(tf.reduce_sum(heat, (1, 2)), MIN_MASS)
-    scores = tf.einsum("bhwc,bhwk->bkc", maps.classes, heat) / mass[..., None]
+    """Reduces the maps to one row per position: class probabilities averaged under H_k, with the language's logits."""
+    heat = position_heat(maps.order, maps.localization)
+    mass = heat_mass(heat)
+    scores = pool(maps.classes, heat, mass)
+    if maps.language is not None:
+        # Background is no character: leaving it out keeps the language module from having to learn that.
+        logits = tf.math.log(scores[..., 1:] + SCORE_FLOOR) + maps.language[..., 1:]
+        scores = tf.pad(tf.nn.softmax(logits), [[0, 0], [0, 0], [1, 0]])
     return PooledPositions(heat, mass, scores, tf.reduce_max(heat, (1, 2)))
 
 

@@ -16,10 +16,11 @@ import tensorflow as tf
 
 from textscanner.config import ModelConfig
 from textscanner.data.images import ResizeInfo, fit
-from textscanner.inference.decode import MIN_MASS, Decoded, Probabilities, decode_maps, position_heat, probabilities
+from textscanner.inference.decode import Decoded, Probabilities, decode_maps, probabilities
 from textscanner.inference.postprocess import READ_BATCH, pad_batch
 from textscanner.inference.reader import Reader
 from textscanner.model.assembly import forward
+from textscanner.model.positions import heat_mass, position_heat
 
 HEAT_FLOOR = 0.2  # fraction of a position's peak below which heat is dropped: the tail covers the whole map
 # Side of a box over the standard deviation of the heat above the floor, (x, y): medians over rendered words with known
@@ -34,10 +35,10 @@ def heat_boxes(maps: Probabilities, model: ModelConfig) -> tf.Tensor:
     Returns:
       float32 [B, N, 4]: centre x, centre y, std x, std y in input pixels.
     """
-    heat = position_heat(maps)  # [B, h, w, N]
+    heat = position_heat(maps.order, maps.localization)  # [B, h, w, N]
     peak = tf.reduce_max(heat, (1, 2), keepdims=True)
     heat = tf.where(heat >= HEAT_FLOOR * peak, heat, 0.0)
-    heat /= tf.maximum(tf.reduce_sum(heat, (1, 2), keepdims=True), MIN_MASS)
+    heat /= heat_mass(heat)[:, None, None]
     x, std_x = _mean_and_std(tf.reduce_sum(heat, 1), model.map_stride_x)
     y, std_y = _mean_and_std(tf.reduce_sum(heat, 2), model.map_stride_y)
     return tf.stack([x, y, std_x, std_y], -1)

@@ -1,4 +1,5 @@
-"""The whole network: uint8 images -> three maps of logits, in float32 for any compute dtype.
+"""The whole network: uint8 images -> three maps of logits (and those of the language module), in float32 for any
+compute dtype.
 
 Shapes: B batch, H W input pixels, h w map cells, F feature channels, C classes, N positions.
 """
@@ -17,6 +18,7 @@ import tensorflow as tf
 from textscanner.config import Config
 from textscanner.model.backbone import features
 from textscanner.model.heads import class_logits, localization_logit, order_logits
+from textscanner.model.language import language_logits
 
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -28,11 +30,13 @@ class Outputs(NamedTuple):
       classes: Zg [B, h, w, C].
       order: Zs [B, h, w, N+1], channel 0 background.
       localization: [B, h, w]; Q is its sigmoid.
+      language: [B, N, C], added to the class logits of each position; None without a language module.
     """
 
     classes: tf.Tensor
     order: tf.Tensor
     localization: tf.Tensor
+    language: tf.Tensor | None = None
 
 
 def build_model(config: Config, seed: int = 0) -> keras.Model:
@@ -79,18 +83,23 @@ def _assemble(config: Config) -> keras.Model:
     image = keras.Input((model.height_px, model.width_px, 3), dtype="uint8", name="image")
     x = features(image, model)
     outputs = {
-        "classes": class_logits(x, config.charset.num_classes, model),
-        "order": order_logits(x, model),
-        "localization": keras.layers.Reshape((model.map_height, model.map_width), name="localization_map")(
-            localization_logit(x, model)
+        "classes": _in_float32(class_logits(x, config.charset.num_classes, model), "classes"),
+        "order": _in_float32(order_logits(x, model), "order"),
+        "localization": _in_float32(
+            keras.layers.Reshape((model.map_height, model.map_width), name="localization_map")(
+                localization_logit(x, model)
+            ),
+            "localization",
         ),
     }
-    # Softmax and sigmoid of bfloat16 logits would lose accuracy: everything after the network computes in float32.
-    float32_outputs = {
-        name: keras.layers.Activation("linear", dtype="float32", name=f"{name}_float32")(value)
-        for name, value in outputs.items()
-    }
-    return keras.Model(image, float32_outputs, name=f"textscanner_{config.preset}")
+    if model.language_blocks:
+        outputs["language"] = _in_float32(language_logits(x, **outputs, model=model), "language")
+    return keras.Model(image, outputs, name=f"textscanner_{config.preset}")
+
+
+def _in_float32(logits: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Softmax and sigmoid of bfloat16 logits would lose accuracy: everything after the heads computes in float32."""
+    return keras.layers.Activation("linear", dtype="float32", name=f"{name}_float32")(logits)
 
 
 def forward(model: keras.Model, image: tf.Tensor, training: bool) -> Outputs:

@@ -3,7 +3,7 @@
 Group norm is implemented here because Keras' layer reshapes through five dimensions and takes longer on a CPU than the
 convolution before it.
 
-Shapes: B batch, h w map cells, c channels.
+Shapes: B batch, h w map cells, c channels, T tokens.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def upsample(x: keras.KerasTensor, factor: tuple[int, int], name: str) -> keras.
 
 @keras.saving.register_keras_serializable("textscanner")
 class CellPositions(keras.layers.Layer):
-    """Position embedding: adds a learned vector per cell, initially zero, to [B, cells, c]."""
+    """Position embedding: adds a learned vector per token (a cell or a position), initially zero, to [B, T, c]."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.table = self.add_weight(name="table", shape=input_shape[1:], initializer="zeros")
@@ -107,40 +107,57 @@ class CellPositions(keras.layers.Layer):
 
 
 def attend(x: keras.KerasTensor, blocks: int, name: str) -> keras.KerasTensor:
-    """Applies `blocks` transformer blocks (pre-norm; Xiong et al., 2020) over all cells of [B, h, w, c].
-
-    The output projections are initialized to zero, so a network to which blocks are added starts as the one without.
-    """
+    """Applies `blocks` transformer blocks over all cells of [B, h, w, c], with a learned position embedding."""
     if not blocks:
         return x
     _, rows, columns, channels = x.shape
     cells = keras.layers.Reshape((rows * columns, channels), name=f"{name}_cells")(x)
     cells = CellPositions(name=f"{name}_positions")(cells)
-    for i in range(blocks):
-        y = keras.layers.LayerNormalization(epsilon=1e-5, name=f"{name}{i}_norm")(cells)
-        y = _attention(y, f"{name}{i}")
-        cells = keras.layers.Add(name=f"{name}{i}_add")([cells, y])
-        y = keras.layers.LayerNormalization(epsilon=1e-5, name=f"{name}{i}_mix_norm")(cells)
-        y = keras.layers.Dense(2 * channels, name=f"{name}{i}_widen")(y)
-        y = ops.gelu(y, approximate=True)  # tanh approximation: ONNX has no erfc, and LiteRT no erf
-        y = keras.layers.Dense(channels, kernel_initializer="zeros", name=f"{name}{i}_narrow")(y)
-        cells = keras.layers.Add(name=f"{name}{i}_mix_add")([cells, y])
+    cells = transformer_blocks(cells, blocks, name)
     return keras.layers.Reshape((rows, columns, channels), name=f"{name}_map")(cells)
 
 
-def _attention(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Multi-head self-attention over [B, cells, c] from plain matrix products, which every export format supports."""
-    cells, channels = x.shape[1:]
+def transformer_blocks(
+    tokens: keras.KerasTensor, blocks: int, name: str, key_bias: keras.KerasTensor | None = None
+) -> keras.KerasTensor:
+    """Applies transformer blocks (pre-norm; Xiong et al., 2020) to tokens [B, T, c].
+
+    The output projections are initialized to zero, so a network to which blocks are added starts as the one without.
+
+    Args:
+      tokens: [B, T, c], c a multiple of HEAD_CHANNELS.
+      blocks: how many.
+      name: starts the names of the layers.
+      key_bias: [B, T], added to the similarity of every query with each key; None adds nothing.
+    """
+    channels = tokens.shape[-1]
+    for i in range(blocks):
+        y = keras.layers.LayerNormalization(epsilon=1e-5, name=f"{name}{i}_norm")(tokens)
+        y = _attention(y, f"{name}{i}", key_bias)
+        tokens = keras.layers.Add(name=f"{name}{i}_add")([tokens, y])
+        y = keras.layers.LayerNormalization(epsilon=1e-5, name=f"{name}{i}_mix_norm")(tokens)
+        y = keras.layers.Dense(2 * channels, name=f"{name}{i}_widen")(y)
+        y = ops.gelu(y, approximate=True)  # tanh approximation: ONNX has no erfc, and LiteRT no erf
+        y = keras.layers.Dense(channels, kernel_initializer="zeros", name=f"{name}{i}_narrow")(y)
+        tokens = keras.layers.Add(name=f"{name}{i}_mix_add")([tokens, y])
+    return tokens
+
+
+def _attention(x: keras.KerasTensor, name: str, key_bias: keras.KerasTensor | None) -> keras.KerasTensor:
+    """Multi-head self-attention over [B, T, c] from plain matrix products, which every export format supports."""
+    length, channels = x.shape[1:]
     heads = channels // HEAD_CHANNELS
 
     def split(part: str) -> keras.KerasTensor:
         y = keras.layers.Dense(channels, name=f"{name}_{part}")(x)
-        y = keras.layers.Reshape((cells, heads, HEAD_CHANNELS), name=f"{name}_{part}_heads")(y)
+        y = keras.layers.Reshape((length, heads, HEAD_CHANNELS), name=f"{name}_{part}_heads")(y)
         return keras.layers.Permute((2, 1, 3), name=f"{name}_{part}_first")(y)
 
     query, key, value = split("query"), split("key"), split("value")
     similarity = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * HEAD_CHANNELS**-0.5
+    if key_bias is not None:
+        similarity = similarity + ops.cast(key_bias, similarity.dtype)[:, None, None, :]
     weights = keras.layers.Softmax(name=f"{name}_weights")(similarity)
     y = keras.layers.Permute((2, 1, 3), name=f"{name}_last")(ops.matmul(weights, value))
-    y = keras.layers.Reshape((cells, channels), name=f"{name}_joined")(y)
+    y = keras.layers.Reshape((length, channels), name=f"{name}_joined")(y)
     return keras.layers.Dense(channels, kernel_initializer="zeros", name=f"{name}_out")(y)

@@ -33,7 +33,13 @@ class Losses(NamedTuple):
     localization: tf.Tensor
 
 
-def supervised_losses(outputs: Outputs, targets: Targets, has_quads: tf.Tensor, config: LossConfig) -> Losses:
+def supervised_losses(
+    outputs: Outputs,
+    targets: Targets,
+    has_quads: tf.Tensor,
+    config: LossConfig,
+    other_classes: tf.Tensor | None = None,
+) -> Losses:
     """Losses against maps drawn from character boxes.
 
     Args:
@@ -41,8 +47,10 @@ def supervised_losses(outputs: Outputs, targets: Targets, has_quads: tf.Tensor, 
       targets: maps of the same size.
       has_quads: float32 [B], 0 for rows without character boxes, whose losses are 0; else 1.
       config: weights, and the form of the localization loss.
+      other_classes: int32 [B, h, w], a second class id that is correct too (a letter in the other case); the same id
+        where there is none. None: one id everywhere.
     """
-    classes = has_quads * _class_loss(outputs.classes, targets.classes)
+    classes = has_quads * _class_loss(outputs.classes, targets.classes, other_classes)
     order = has_quads * _order_loss(outputs.order, targets.order)
     if config.localization == "smooth_l1":
         localization = has_quads * _balanced_smooth_l1(outputs.localization, targets.localization)
@@ -52,9 +60,14 @@ def supervised_losses(outputs: Outputs, targets: Targets, has_quads: tf.Tensor, 
     return Losses(total, classes, order, localization)
 
 
-def _class_loss(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+def _class_loss(logits: tf.Tensor, classes: tf.Tensor, other_classes: tf.Tensor | None) -> tf.Tensor:
     """L_s [B]: mean cross entropy over the cells that carry a class. Logits [B, h, w, C], class ids [B, h, w]."""
-    return _masked_mean(_cross_entropy(logits, tf.maximum(classes, 0)), classes != IGNORE)
+    entropy = _cross_entropy(logits, tf.maximum(classes, 0))
+    if other_classes is not None:
+        # -log(p + p') = -log p - log(1 + p' / p), and p' / p follows from the two cross entropies.
+        other_entropy = _cross_entropy(logits, tf.maximum(other_classes, 0))
+        entropy -= tf.where(other_classes == classes, 0.0, tf.nn.softplus(entropy - other_entropy))
+    return _masked_mean(entropy, classes != IGNORE)
 
 
 def _order_loss(logits: tf.Tensor, order: tf.Tensor) -> tf.Tensor:

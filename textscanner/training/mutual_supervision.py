@@ -37,16 +37,22 @@ class MutualLosses(NamedTuple):
     phi_order: tf.Tensor
 
 
-def mutual_losses(outputs: Outputs, ids: tf.Tensor, length: tf.Tensor) -> MutualLosses:
+def mutual_losses(
+    outputs: Outputs, ids: tf.Tensor, length: tf.Tensor, other_ids: tf.Tensor | None = None
+) -> MutualLosses:
     """L_m of a batch; 0, with zero gradients, where the maps detect nothing.
 
     Args:
       outputs: the network's logits.
       ids: int32 [B, N], class ids, 0 after the end of the word.
       length: int32 [B], characters per word.
+      other_ids: int32 [B, N], a second class id that is correct too; the same id where there is none. Letters with two
+        ids are left out: the maps could not correct each other's case.
     """
     positions = ids.shape[1]
     known = tf.sequence_mask(length, positions) & (ids >= FIRST_CHARACTER_ID)  # v_k [B, N]
+    if other_ids is not None:
+        known &= other_ids == ids
     same = tf.cast(ids[:, :, None] == ids[:, None, :], tf.float32) * tf.cast(known, tf.float32)[:, None, :]
     unique = known & (tf.reduce_sum(same, -1) < 1.5)  # u_k [B, N]: the letter occurs once in the word
     foreground = (tf.sigmoid(outputs.localization) > FOREGROUND)[..., None]  # [B, h, w, 1]

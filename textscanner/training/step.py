@@ -3,7 +3,7 @@
 The step changes variables and nothing else: batch in, metrics out. Gradients of sum(loss) / GLOBAL batch size are
 summed over all replicas in one flat all-reduce (which also carries the metrics), then clipped and applied, so N workers
 compute what one device computes. Keras' own `clipnorm` would clip each replica's gradient before the sum, and its
-optimizer would all-reduce once more; hence `PreReducedAdamW`.
+optimizer would all-reduce once more; hence the one in `optimizer.py`.
 
 Shapes: B replica's batch, H W input pixels, h w map cells, N positions, C classes.
 """
@@ -15,13 +15,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from textscanner.config import Config, LossConfig, OptimizerConfig
+from textscanner.charset import Charset
+from textscanner.config import Config, LossConfig
 from textscanner.model import build_model
 from textscanner.model.assembly import Outputs, forward
 from textscanner.training.losses import supervised_losses
 from textscanner.training.mutual_supervision import MutualLosses, mutual_losses
+from textscanner.training.optimizer import make_optimizer
 from textscanner.training.targets import draw_targets
 from textscanner.training.word_loss import word_losses
 
@@ -68,40 +71,6 @@ def batch_signature(config: Config, replica_batch_size: int) -> dict[str, tf.Ten
         "case_known": tf.TensorSpec((b,), tf.float32),
         "row_id": tf.TensorSpec((b,), tf.int64),
     }
-
-
-class PreReducedAdamW(keras.optimizers.AdamW):
-    """AdamW for gradients that are already summed over the replicas."""
-
-    def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
-        return grads_and_vars
-
-
-def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Linear warm-up to the peak, then cosine decay to `final_lr_fraction` of it at `num_steps`."""
-    warmup = min(config.warmup_steps, max(num_steps - 1, 0))
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else config.learning_rate,
-        decay_steps=max(num_steps - warmup, 1),
-        alpha=config.final_lr_fraction,
-        warmup_target=config.learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
-
-
-def _make_optimizer(config: Config, model: keras.Model) -> keras.optimizers.Optimizer:
-    settings = config.optimizer
-    optimizer = PreReducedAdamW(
-        learning_rate=learning_rate_schedule(settings, config.train.num_steps),
-        weight_decay=settings.weight_decay,
-        use_ema=settings.ema_momentum > 0,
-        ema_momentum=settings.ema_momentum or 0.99,
-        name="adamw",
-    )
-    # Weight decay is for kernels. Biases and the scales and offsets of norms are vectors, and are left alone.
-    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) < 2])
-    optimizer.build(model.trainable_variables)
-    return optimizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,7 +120,7 @@ def create_state(config: Config, strategy: tf.distribute.Strategy) -> TrainingSt
     with strategy.scope():
         model = build_model(config, config.train.seed)
         ema_model = build_model(config, config.train.seed) if config.optimizer.ema_momentum else model
-        return TrainingState(config, strategy, model, ema_model, _make_optimizer(config, model))
+        return TrainingState(config, strategy, model, ema_model, make_optimizer(config, model))
 
 
 def make_train_step(state: TrainingState) -> TrainStep:
@@ -198,10 +167,12 @@ def _gradients(state: TrainingState, batch: Batch) -> tuple[list[tf.Tensor], Ste
         config.model,
         config.targets,
     )
+    other_ids = _other_case(batch["ids"], batch["case_known"], config.charset)
+    other_classes = _other_case(targets.classes, batch["case_known"], config.charset)
     with tf.GradientTape() as tape:
         outputs = forward(model, batch["image"], training=True)
-        losses = supervised_losses(outputs, targets, batch["has_quads"], config.losses)
-        mutual, word = _word_supervision(outputs, batch, config.losses)
+        losses = supervised_losses(outputs, targets, batch["has_quads"], config.losses, other_classes)
+        mutual, word = _word_supervision(outputs, batch, other_ids, config.losses)
         extra = config.losses.mutual_weight * mutual.loss + config.losses.word_weight * word
         total = losses.total + ramp(state.optimizer.iterations, config.losses) * extra
         loss = tf.reduce_sum(total) / config.train.global_batch_size
@@ -228,15 +199,36 @@ def ramp(step: tf.Tensor, config: LossConfig) -> tf.Tensor:
     return tf.clip_by_value(progress / max(config.word_supervision_ramp_steps, 1), 0.0, 1.0)
 
 
-def _word_supervision(outputs: Outputs, batch: Batch, config: LossConfig) -> tuple[MutualLosses, tf.Tensor]:
+def _other_case(ids: tf.Tensor, case_known: tf.Tensor, charset: Charset) -> tf.Tensor | None:
+    """For each class id the other one that is correct too: a letter's other case, in rows whose case is not known.
+
+    Args:
+      ids: int32 [B, ...], ids or negative numbers.
+      case_known: float32 [B], 1 or 0.
+      charset: its classes.
+
+    Returns:
+      int32 [B, ...], the same id where only that is correct; None for a charset without pairs of cases.
+    """
+    other = charset.other_case_ids
+    if (other == np.arange(len(other))).all():
+        return None
+    unknown = tf.reshape(case_known < 0.5, [-1] + [1] * (len(ids.shape) - 1)) & (ids >= 0)
+    return tf.where(unknown, tf.gather(other, tf.maximum(ids, 0)), ids)
+
+
+def _word_supervision(
+    outputs: Outputs, batch: Batch, other_ids: tf.Tensor | None, config: LossConfig
+) -> tuple[MutualLosses, tf.Tensor]:
     """Mutual supervision and the loss of the decoded word, each float32 [B]; 0 for rows that they do not apply to."""
     zeros = tf.zeros_like(batch["has_quads"])
     rows = zeros + 1.0 if config.word_supervision_rows == "all" else 1.0 - batch["has_quads"]
     mutual, word = MutualLosses(zeros, zeros, zeros), zeros
     if config.mutual_weight:
-        mutual = MutualLosses(*(rows * part for part in mutual_losses(outputs, batch["ids"], batch["length"])))
+        mutual = mutual_losses(outputs, batch["ids"], batch["length"], other_ids)
+        mutual = MutualLosses(*(rows * part for part in mutual))
     if config.word_weight:
-        word = rows * word_losses(outputs, batch["ids"], batch["length"])
+        word = rows * word_losses(outputs, batch["ids"], batch["length"], other_ids)
     return mutual, word
 
 

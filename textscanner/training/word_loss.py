@@ -19,19 +19,24 @@ from textscanner.model.assembly import Outputs
 FLOOR = 1e-4  # mixed into probabilities before the logarithm: bounds the gradient of a position that is missing
 
 
-def word_losses(outputs: Outputs, ids: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+def word_losses(outputs: Outputs, ids: tf.Tensor, length: tf.Tensor, other_ids: tf.Tensor | None = None) -> tf.Tensor:
     """Cross entropy of the decoded classes plus that of each position's presence.
 
     Args:
       outputs: the network's logits.
       ids: int32 [B, N], class ids, 0 after the end of the word.
       length: int32 [B], characters per word.
+      other_ids: int32 [B, N], a second class id that is correct too (a letter in the other case); the same id where
+        there is none. None: one id everywhere.
 
     Returns:
       float32 [B]; 0 for an empty word.
     """
     pooled = pool_positions(probabilities(outputs))
     label_scores = tf.gather(pooled.scores, ids, axis=2, batch_dims=2)  # probability of the label [B, N]
+    if other_ids is not None:
+        other_scores = tf.gather(pooled.scores, other_ids, axis=2, batch_dims=2)
+        label_scores += tf.where(other_ids == ids, 0.0, other_scores)
     inside = tf.sequence_mask(length, ids.shape[1])  # [B, N]
     # Characters outside the charset have no class to learn, but they have a position.
     class_loss = _masked_mean(-_floored_log(label_scores), inside & (ids >= FIRST_CHARACTER_ID))

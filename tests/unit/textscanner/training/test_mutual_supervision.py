@@ -40,11 +40,11 @@ def test_repeated_letters_do_not_supervise_the_order():
 def test_empty_maps_have_zero_loss_and_zero_gradients():
     blank = maps_of([None] * 5)
     with tf.GradientTape() as tape:
-        tape.watch(blank)
+        tape.watch(blank[:3])
         losses = mutual_losses(blank, tf.constant([[A, B, 0, 0], [0, 0, 0, 0]])[:1], tf.constant([2]))
         loss = tf.reduce_sum(losses.loss)
     assert loss == 0
-    for gradient in tape.gradient(loss, blank, unconnected_gradients=tf.UnconnectedGradients.ZERO):
+    for gradient in tape.gradient(loss, blank[:3], unconnected_gradients=tf.UnconnectedGradients.ZERO):
         assert not np.any(gradient.numpy())
     empty = losses_of_cells([(A, 1)], [])
     assert empty.loss[0] == 0 and empty.phi_order[0] == 0
@@ -62,6 +62,6 @@ def test_the_loss_of_a_sample_does_not_depend_on_its_batch(overfitted):
     batch = without_boxes(overfitted, config, "ee")
     outputs = forward(state.model, tf.constant(batch["image"]), training=False)
     whole = mutual_losses(outputs, batch["ids"], batch["length"])
-    part = mutual_losses(Outputs(*(o[8:16] for o in outputs)), batch["ids"][8:16], batch["length"][8:16])
+    part = mutual_losses(Outputs(*(o[8:16] for o in outputs[:3])), batch["ids"][8:16], batch["length"][8:16])
     for a, b in zip(whole, part, strict=True):
         np.testing.assert_allclose(a[8:16], b, rtol=1e-5)

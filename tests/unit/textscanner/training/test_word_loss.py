@@ -22,3 +22,13 @@ def test_word_loss_penalizes_wrong_extra_and_missing_characters():
     assert loss(word, [A, B]) > 1 + right
     assert loss(word[:-1], [A, B, C]) > 1 + right
     assert loss([None], []) == 0
+
+
+def test_a_letter_of_unknown_case_counts_whichever_way_it_is_read():
+    ids, other = tf.constant([[A, B, C, 0]]), tf.constant([[X, B, C, 0]])
+    length = tf.constant([3])
+    right, turned = maps_of([(A, 1), (B, 2), (C, 3)]), maps_of([(X, 1), (B, 2), (C, 3)])
+    known = [float(word_losses(maps, ids, length)[0]) for maps in (right, turned)]
+    unknown = [float(word_losses(maps, ids, length, other)[0]) for maps in (right, turned)]
+    assert known[0] < 0.01 < known[1]
+    assert max(unknown) < 0.01
