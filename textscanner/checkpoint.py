@@ -50,11 +50,21 @@ def save(folder: str | pathlib.Path, state: TrainingState, meta: CheckpointMeta)
       folder: created if it does not exist.
       state: call its `sync_ema` first.
       meta: step, threshold and metrics.
+
+    Raises:
+      FloatingPointError: an array is not finite; nothing is written. The loop has checked the losses of all steps, but
+        those say nothing of the last step's own update.
     """
+    weights, training = (_array_values(v) for v in (_by_path(state.ema_model.weights), _training_variables(state)))
+    for name, array in (weights | training).items():
+        if not np.isfinite(array).all():
+            raise FloatingPointError(
+                f"step {meta.step}: {name} is not finite; lower optimizer.learning_rate or set optimizer.clip_norm"
+            )
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_arrays(folder / WEIGHTS_NAME, _array_values(_by_path(state.ema_model.weights)))
-    _write_arrays(folder / TRAINING_NAME, _array_values(_training_variables(state)))
+    _write_arrays(folder / WEIGHTS_NAME, weights)
+    _write_arrays(folder / TRAINING_NAME, training)
     (folder / CONFIG_NAME).write_text(json.dumps(state.config.to_dict(), indent=2))
     values = dataclasses.asdict(meta) | {"versions": {"tensorflow": tf.__version__, "keras": keras.__version__}}
     (folder / STATE_NAME).write_text(json.dumps(values, indent=2))

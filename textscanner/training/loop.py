@@ -55,7 +55,8 @@ def training_loop(
       config: number of steps and cadences.
 
     Raises:
-      FloatingPointError: the loss or the gradient was not finite since the last logged step.
+      FloatingPointError: the loss or the gradient of a step was not finite. Raised instead of the next event, whatever
+        is due: weights that are not finite are never validated nor saved.
     """
     meter = _Meter(config.global_batch_size)
     last = config.num_steps
@@ -70,7 +71,8 @@ def training_loop(
         checkpoint = due(step, config.checkpoint_every_steps, last)
         image = due(step, config.image_every_steps, last)
         if log or validate or checkpoint or image:
-            yield TrainEvent(step, meter.read(step) if log else None, validate, checkpoint, image)
+            meter.check(step)
+            yield TrainEvent(step, meter.read() if log else None, validate, checkpoint, image)
         elif step == start_step + 1:
             meter.discard_time()  # tracing and compilation took most of it
 
@@ -80,10 +82,11 @@ class _Meter:
 
     def __init__(self, global_batch_size: int) -> None:
         self._global_batch_size = global_batch_size
+        self.pending: list[StepMetrics] = []  # on the device
         self._reset()
 
     def _reset(self) -> None:
-        self.pending: list[StepMetrics] = []
+        self._rows: list[np.ndarray] = []  # [metrics] of each step since the last logged one, finite
         self._num_untimed = 0
         self.waited_s = 0.0
         self.stepped_s = 0.0
@@ -93,18 +96,30 @@ class _Meter:
         self._num_untimed = len(self.pending)
         self.waited_s = self.stepped_s = 0.0
 
-    def read(self, step: int) -> dict[str, float]:
+    def check(self, last_step: int) -> None:
+        """Reads the steps since the last event, up to `last_step`, from the device.
+
+        Raises:
+          FloatingPointError: a metric of a step is not finite.
+        """
         begin_s = time.perf_counter()
-        # [steps, metrics]; waits for the device, so it belongs to the time of the steps
-        rows = np.array([[scalar.numpy() for scalar in metrics] for metrics in self.pending])
-        elapsed_s = self.stepped_s + time.perf_counter() - begin_s
+        rows = [np.array([scalar.numpy() for scalar in metrics]) for metrics in self.pending]
+        self.stepped_s += time.perf_counter() - begin_s  # waiting for the device is the time of the steps
+        for row, step in zip(rows, range(last_step - len(rows) + 1, last_step + 1), strict=True):
+            if not np.isfinite(row).all():
+                metrics = dict(zip(StepMetrics._fields, row.tolist(), strict=True))
+                raise FloatingPointError(
+                    f"step {step}: the loss or the gradient is not finite ({metrics}); lower optimizer.learning_rate "
+                    "or set optimizer.clip_norm"
+                )
+        self._rows += rows
+        self.pending.clear()
+
+    def read(self) -> dict[str, float]:
+        """Means since the last logged step, all of them checked; begins anew."""
+        rows = np.array(self._rows)  # [steps, metrics]
         means = dict(zip(StepMetrics._fields, rows.mean(0).tolist(), strict=True))
-        if not np.isfinite(rows).all():
-            raise FloatingPointError(
-                f"step {step}: the loss or the gradient is not finite ({means}); lower optimizer.learning_rate "
-                "or set optimizer.clip_norm"
-            )
-        means["images_per_s"] = (len(rows) - self._num_untimed) * self._global_batch_size / elapsed_s
-        means["data_wait_fraction"] = self.waited_s / elapsed_s
+        means["images_per_s"] = (len(rows) - self._num_untimed) * self._global_batch_size / self.stepped_s
+        means["data_wait_fraction"] = self.waited_s / self.stepped_s
         self._reset()
         return means

@@ -1,11 +1,13 @@
 """Checkpoints: load, resume, initialize, export of the weights, errors."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import tensorflow as tf
 
 import textscanner
@@ -19,6 +21,7 @@ from textscanner.errors import UserError
 from textscanner.inference.reader import Reader
 from textscanner.model.assembly import forward
 from textscanner.presets import preset
+from textscanner.training.loop import training_loop
 from textscanner.training.step import create_state, make_train_step
 
 TINY = override(preset("tiny"), ["train.global_batch_size=32", "optimizer.warmup_steps=20"])
@@ -52,6 +55,27 @@ def test_a_resumed_run_equals_an_uninterrupted_one(words, tmp_path, ema):
     straight.sync_ema(), resumed.sync_ema()
     for a, b in zip(straight.ema_model.get_weights(), resumed.ema_model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_weights_that_are_not_finite_are_never_saved(words, tmp_path):
+    """The rate is absurd, and the checkpoints' interval is no multiple of the log's."""
+    cadences = ["train.num_steps=20", "train.log_every_steps=19", "train.checkpoint_every_steps=5"]
+    config = override(TINY, [*cadences, "optimizer.learning_rate=1e9", "optimizer.warmup_steps=0"])
+    state = create_state(config, tf.distribute.get_strategy())
+    batches = itertools.repeat(tensors(batch_of(words[:32], config)))
+    saved = []
+    with pytest.raises(FloatingPointError, match="is not finite"):
+        for event in training_loop(make_train_step(state), batches, 0, config.train):
+            if event.checkpoint:
+                state.sync_ema()
+                checkpoint.save(tmp_path / str(event.step), state, checkpoint.CheckpointMeta(event.step, 0.3, {}))
+                saved.append(safetensors.numpy.load_file(tmp_path / str(event.step) / checkpoint_files.TRAINING_NAME))
+    assert all(np.isfinite(array).all() for arrays in saved for array in arrays.values())
+
+    state.model.weights[0].assign(np.full(state.model.weights[0].shape, np.inf))
+    with pytest.raises(FloatingPointError, match=r"step 3: \S+ is not finite; lower optimizer\.learning_rate"):
+        checkpoint.save(tmp_path / "last", state, checkpoint.CheckpointMeta(3, 0.3, {}))
+    assert not (tmp_path / "last").exists()
 
 
 def test_a_damaged_checkpoint_is_named_in_the_error(tmp_path, words):

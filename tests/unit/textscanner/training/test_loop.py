@@ -1,5 +1,6 @@
 """The training loop with a fake step: when which event is due, and what it carries."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -51,5 +52,24 @@ def test_metrics_are_means_since_the_last_logged_step():
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():
-    with pytest.raises(FloatingPointError, match="step 2: the loss or the gradient is not finite"):
+    with pytest.raises(FloatingPointError, match="step 1: the loss or the gradient is not finite"):
         run(losses=[float("nan"), 1.0])
+
+
+@pytest.mark.parametrize("due", ["validate", "checkpoint", "image"])
+@pytest.mark.parametrize("bad_step", range(1, 8))
+def test_nothing_happens_on_weights_that_are_not_known_to_be_finite(due, bad_step):
+    """Logging is rarer than everything else: it must not be what discovers the step."""
+    every = {f"{name}_every_steps": 3 if name == due else 100 for name in ("validate", "checkpoint", "image")}
+    config = TrainConfig(num_steps=7, global_batch_size=8, log_every_steps=100, **every)
+    losses = [float("inf") if step == bad_step else 1.0 for step in range(1, 8)]
+    steps = []
+    with pytest.raises(FloatingPointError, match=f"step {bad_step}: "):
+        steps += (event.step for event in training_loop(fake_step(losses), itertools.repeat({}), 0, config))
+    assert steps == [step for step in (3, 6) if step < bad_step]
+
+
+def test_metrics_of_steps_between_other_events_are_all_counted():
+    config = dataclasses.replace(CONFIG, log_every_steps=7)
+    events = list(training_loop(fake_step([float(i) for i in range(7)]), itertools.repeat({}), 0, config))
+    assert [event.metrics["loss"] for event in events if event.metrics] == [3.0]
