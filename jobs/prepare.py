@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         "--case",
         choices=get_args(LabelCase),
         default=PrepareSettings.case,
-        help="unknown: all labels are written in one case, whatever the images show; training then accepts either case",
+        help="unknown: labels are written in one case, whatever the images show; training then accepts either case",
     )
     parser.add_argument(
         "--max-reject-share",

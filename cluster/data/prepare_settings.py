@@ -37,8 +37,8 @@ class PrepareSettings:
     """Labels with characters outside the charset: kept as annotated (training maps the characters to the class
     "unknown", scoring leaves such words out), or rejected."""
     case: LabelCase = "known"
-    """Whether letters in labels have the case that the image shows. Labels written in one case throughout (Street View
-    Text: upper case) are `unknown`. Rows that say so themselves (`text_cased` in a jsonl file) are always known."""
+    """Whether letters in labels have the case that the image shows; `unknown` for labels that are all in one case.
+    Applies where the format does not say: the case of `text_cased` in a jsonl file is known, that of svt is not."""
     max_reject_share: float = 0.5
     """The import fails if a larger share of the rows is rejected; 0 to 1."""
     shard_mib: int = 128

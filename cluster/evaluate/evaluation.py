@@ -160,7 +160,8 @@ def _unchecked_records(labelled_images: Source) -> Iterator[WordRecord]:
     for part in labelled_images.parts(READ_BATCH):
         for row in labelled_images.read(part):
             if isinstance(row, Word):
-                yield WordRecord(row.image or b"", clean_text(row.text), None, row.source)
+                case_known = row.case_known is not False
+                yield WordRecord(row.image or b"", clean_text(row.text), None, row.source, case_known)
 
 
 def score_records(
@@ -182,7 +183,10 @@ def score_records(
 
 
 def _score_batch(batch: Sequence[WordRecord], readings: list[Reading], num_broken: int, seconds: float) -> DatasetScore:
-    words = [ScoredWord(record.text, r.text, r.confidence) for record, r in zip(batch, readings, strict=True)]
+    words = [
+        ScoredWord(record.text, r.text, r.confidence, record.case_known)
+        for record, r in zip(batch, readings, strict=True)
+    ]
     mistakes = (
         Mistake(r.confidence, record.text, r.text, record.image)
         for record, r in zip(batch, readings, strict=True)

@@ -191,7 +191,8 @@ class _Worker:
             for start in range(0, len(rows["length"]), READ_BATCH):
                 batch = slice(start, start + READ_BATCH)
                 decoded = self._reader.decode_batch(rows["image"][batch])
-                calibration.add(dataset, rows["text"][batch].tolist(), decoded, self._config.charset)
+                truths, case_known = rows["text"][batch].tolist(), rows["case_known"][batch] > 0
+                calibration.add(dataset, truths, decoded, self._config.charset, case_known)
         total = sum_over_workers(self._state.strategy, tf.constant(calibration.as_vector()))
         threshold, metrics = calibration.with_vector(np.asarray(total)).best(names)
         self._meta = CheckpointMeta(step, threshold, metrics)

@@ -43,6 +43,8 @@ class Scenes(abc.ABC):
 
     margin: ClassVar[float] = 0.0
     """Space around a crop, as a fraction of the word's height."""
+    case_known: ClassVar[bool | None] = None
+    """As in `Word`."""
 
     @abc.abstractmethod
     def scenes(self) -> Iterator[Scene | Reject]:
@@ -83,7 +85,7 @@ class Scenes(abc.ABC):
                 yield Reject(name, "box_outside", str(error))
                 continue
             quads = None if scene.quads is None else transform(scene.quads[i], affine)
-            yield Word(encode_jpeg(crop), scene.texts[i], quads, name)
+            yield Word(encode_jpeg(crop), scene.texts[i], quads, name, self.case_known)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +133,12 @@ def _quads_of_matlab(table: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class StreetViewText(Scenes):
-    """Street View Text (Wang & Belongie, 2010): word rectangles in XML, no character boxes."""
+    """Street View Text (Wang & Belongie, 2010): word rectangles in XML, no character boxes.
+
+    Labels are in upper case, whatever the image shows.
+    """
+
+    case_known: ClassVar[bool | None] = False
 
     def scenes(self) -> Iterator[Scene | Reject]:
         for image in self._images():

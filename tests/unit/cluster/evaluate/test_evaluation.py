@@ -41,6 +41,18 @@ def test_a_label_without_letters_and_digits_is_skipped(words):
     assert (score.counts.num_words, score.counts.num_skipped, score.mistakes) == (0, 1, ())
 
 
+def test_case_is_not_scored_where_it_is_not_known(words):
+    records = [dataclasses.replace(words[0], text="Hotel", quads=None, case_known=known) for known in (True, False)]
+    counts = score_records(FixedRecognizer(["HOTEL"] * 2), records).counts
+    assert (counts.num_words, counts.num_correct, counts.num_cased, counts.num_exact) == (2, 2, 1, 1)
+
+
+def test_the_case_of_street_view_text_is_not_scored(words, tmp_path):
+    formats.svt(tmp_path, words[:3])
+    records, _ = records_of(str(tmp_path))
+    assert [record.case_known for record in records] == [False] * 3
+
+
 def test_the_most_confident_mistakes_are_kept(words):
     records = [words[i % 64] for i in range(2 * MAX_MISTAKES)]
     score = score_records(FixedRecognizer(["wrong1"] * len(records)), records)

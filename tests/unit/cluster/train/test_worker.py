@@ -3,12 +3,14 @@
 import types
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from cluster.config import RunSpec, override
 from cluster.train import worker
 from cluster.train.worker import WorkerSettings, _with_threads, train_worker
 from textscanner.checkpoint import CheckpointMeta
+from textscanner.evaluation.calibration import Calibration
 from textscanner.presets import preset
 from textscanner.training.loop import TrainEvent
 
@@ -72,6 +74,24 @@ def test_every_rank_reports_and_only_rank_zero_saves(monkeypatch, rank):
     assert (report.call_args.kwargs["checkpoint"] is not None) == (rank == 0)
     assert (report.call_args.kwargs["checkpoint_upload_fn"] is not None) == (rank == 0)
     assert (process._outputs is not None) == (rank == 0)
+
+
+def test_validation_passes_on_whether_the_case_of_a_label_is_known(monkeypatch):
+    process, _ = make_worker(monkeypatch, rank=1)
+    rows = {
+        "length": np.ones(2),
+        "image": np.zeros((2, 1)),
+        "text": np.array(["a", "b"]),
+        "case_known": np.array([1, 0]),
+    }
+    monkeypatch.setattr(worker, "evaluation_rows", lambda *args, **kwargs: [(0, rows)])
+    monkeypatch.setattr(worker, "sum_over_workers", lambda strategy, vector: vector)
+    calibration = mock.Mock(spec=Calibration)
+    calibration.as_vector.return_value = np.zeros(1)
+    calibration.with_vector.return_value.best.return_value = (0.5, {})
+    monkeypatch.setattr(worker, "Calibration", lambda num_datasets: calibration)
+    process._validate(10)
+    assert calibration.add.call_args.args[4].tolist() == [True, False]
 
 
 def test_a_finished_run_that_is_started_again_takes_no_step_and_saves_nothing(monkeypatch):

@@ -33,6 +33,12 @@ def test_words_are_cropped_with_their_characters(name, seven_words, tmp_path):
             assert np.median(difference) < 12  # JPEG twice, and half a pixel
 
 
+@pytest.mark.parametrize(("name", "case_known"), [("svt", False), ("synthtext", None)])
+def test_the_upper_case_labels_of_street_view_text_have_no_known_case(name, case_known, seven_words, tmp_path):
+    formats.FORMATS[name][0](tmp_path, seven_words)
+    assert {row.case_known for row in formats.read_all(open_source(str(tmp_path)))} == {case_known}
+
+
 def test_every_word_of_a_missing_scene_is_counted(seven_words, tmp_path):
     formats.synthtext(tmp_path, seven_words)
     shutil.rmtree(tmp_path / "1")
