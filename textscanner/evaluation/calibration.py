@@ -89,4 +89,4 @@ class Calibration:
 def _lengths(presence: np.ndarray) -> np.ndarray:
     """Length of each word under each candidate threshold, int [B, T], from presences float32 [B, N]."""
     is_below = presence[:, None, :] < THRESHOLDS[:, None]  # [B, T, N]
-    return np.where(is_below.any(-1), is_below.argmax(-1), presence.shape[1])
+    return np.asarray(np.where(is_below.any(-1), is_below.argmax(-1), presence.shape[1]))

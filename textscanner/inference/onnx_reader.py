@@ -75,6 +75,7 @@ class OnnxReader:
             run=self._run,
             threshold=self._threshold,
             vocabulary=self._vocabulary,
+            batch_size=MAX_BATCH,  # a vertical image is read in three orientations
         )
 
     def _run(self, inputs: np.ndarray) -> _OutputArrays:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from textscanner.charset import Charset
 from textscanner.config import ModelConfig
-from textscanner.data.images import ResizeInfo, fit
+from textscanner.data.images import fit, is_vertical
 from textscanner.inference.vocabulary import Vocabulary
 
 READ_BATCH = 64
+UPRIGHT = 0  # quarter turns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +91,18 @@ def pad_batch(inputs: np.ndarray) -> np.ndarray:
     return padded
 
 
+class _View(NamedTuple):
+    """An image as the network sees it before it is fitted.
+
+    Attributes:
+      image: index of the image.
+      quarter_turns: counter-clockwise: 0 upright, 1 or -1 turned by 90 degrees.
+    """
+
+    image: int
+    quarter_turns: int
+
+
 def read_images(
     images: Sequence[np.ndarray],
     model: ModelConfig,
@@ -97,46 +110,98 @@ def read_images(
     run: Callable[[np.ndarray], DecodedArrays],
     threshold: float,
     vocabulary: Vocabulary | None = None,
+    batch_size: int = READ_BATCH,
 ) -> list[Reading]:
     """Fits images to the network's input, runs it, and turns its arrays into readings.
+
+    A vertical image (`images.is_vertical`) is read upright and turned by 90 degrees either way; a turned reading
+    of two characters or more replaces the upright one if it is more confident.
 
     Args:
       images: uint8 RGB [H, W, 3] of any size.
       model: the network's input size.
       charset: the characters of its classes.
-      run: the network on up to READ_BATCH fitted images, uint8 [B, H, W, 3].
+      run: the network on up to `batch_size` fitted images, uint8 [B, H, W, 3].
       threshold: the presence threshold that `run` decodes with, 0..1.
       vocabulary: word prior; None keeps the network's reading.
+      batch_size: 1..READ_BATCH.
 
     Returns:
       one reading per image, in order.
     """
+    views = [_View(i, turns) for i, image in enumerate(images) for turns in _orientations(image)]
     readings: list[Reading] = []
-    for start in range(0, len(images), READ_BATCH):
-        fitted = [fit(image, model) for image in images[start : start + READ_BATCH]]
+    for start in range(0, len(views), batch_size):
+        batch = views[start : start + batch_size]
+        fitted = [fit(turn(images[view.image], view.quarter_turns), model) for view in batch]
         decoded = run(np.stack([pixels for pixels, _ in fitted]))
-        for i, (_, resize) in enumerate(fitted):
-            ids, confidences = decoded.ids[i], decoded.confidences[i]
-            word_confidence = float(decoded.word_confidence[i])
-            if vocabulary is not None and ids[0]:  # an empty reading stays empty
-                ids, confidences, word_confidence = vocabulary.correct(
-                    decoded.scores[i], decoded.presence[i], threshold
-                )
-            characters = _read_characters(charset.decode(ids), confidences, decoded.centres[i], resize)
-            readings.append(Reading("".join(c.text for c in characters), word_confidence, characters))
+        for row, (view, (_, resize)) in enumerate(zip(batch, fitted, strict=True)):
+            ids, confidences, word_confidence = _word(decoded, row, threshold, vocabulary)
+            centres = decoded.centres[row] / (resize.scale_x, resize.scale_y)
+            centres = turn_back(centres, view.quarter_turns, images[view.image].shape)
+            characters = _read_characters(charset.decode(ids), confidences, centres)
+            reading = Reading("".join(c.text for c in characters), word_confidence, characters)
+            if view.quarter_turns == UPRIGHT:
+                readings.append(reading)
+            elif _is_better(reading, readings[view.image]):
+                readings[view.image] = reading
     return readings
 
 
-def _read_characters(
-    text: str, confidences: np.ndarray, centres: np.ndarray, resize: ResizeInfo
-) -> tuple[ReadCharacter, ...]:
-    """Characters of a text; confidences float32 [N], centres float32 [N, 2] in pixels of the fitted image."""
+def _orientations(image: np.ndarray) -> tuple[int, ...]:
+    """Quarter turns, counter-clockwise, in which an image [H, W, 3] is read; upright first."""
+    return (UPRIGHT, 1, -1) if is_vertical(image) else (UPRIGHT,)
+
+
+def turn(image: np.ndarray, quarter_turns: int) -> np.ndarray:
+    """Turns an image [H, W, 3] counter-clockwise by quarter turns."""
+    return image if quarter_turns == UPRIGHT else np.ascontiguousarray(np.rot90(image, quarter_turns))
+
+
+def turn_back(points: np.ndarray, quarter_turns: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Points of a turned image in the image before `turn`.
+
+    Args:
+      points: float [n, 2], x y in pixels of the turned image.
+      quarter_turns: 0, 1 or -1, as for `turn`.
+      shape: of the image before it was turned, (H, W, 3).
+
+    Returns:
+      float [n, 2], x y in pixels of that image.
+    """
+    height, width = shape[:2]
+    x, y = points.T
+    if quarter_turns == 1:
+        return np.stack([width - y, x], -1)
+    if quarter_turns == -1:
+        return np.stack([y, height - x], -1)
+    return points
+
+
+def _is_better(turned: Reading, best: Reading) -> bool:
+    """Whether a turned reading replaces the best so far.
+
+    An empty one never does, and one of a single character only an empty one: a turned vertical image is wide, so it
+    shows several characters if any. (A blurred `de` would become `s`.)
+    """
+    if not best.text:
+        return turned.text != ""
+    return len(turned.text) > 1 and turned.confidence > best.confidence
+
+
+def _word(
+    decoded: DecodedArrays, row: int, threshold: float, vocabulary: Vocabulary | None
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Class ids [N] and confidences [N] of a row, and the confidence of the word, all after the vocabulary."""
+    ids, confidences = decoded.ids[row], decoded.confidences[row]
+    if vocabulary is None or not ids[0]:  # an empty reading stays empty
+        return ids, confidences, float(decoded.word_confidence[row])
+    return vocabulary.correct(decoded.scores[row], decoded.presence[row], threshold)
+
+
+def _read_characters(text: str, confidences: np.ndarray, centres: np.ndarray) -> tuple[ReadCharacter, ...]:
+    """Characters of a text; confidences float32 [N], centres float [N, 2] in pixels of the original image."""
     return tuple(
-        ReadCharacter(
-            text=character,
-            confidence=float(confidences[k]),
-            x_px=float(centres[k, 0] / resize.scale_x),
-            y_px=float(centres[k, 1] / resize.scale_y),
-        )
+        ReadCharacter(character, confidence=float(confidences[k]), x_px=float(centres[k, 0]), y_px=float(centres[k, 1]))
         for k, character in enumerate(text)
     )

@@ -4,11 +4,15 @@ import dataclasses
 import functools
 import operator
 
+import cv2
+import numpy as np
 import pytest
 
+import textscanner
 from cluster.evaluate.evaluation import MAX_MISTAKES, DatasetScore, records_of, score_records
 from tests import formats
 from tests.factories import write_dataset
+from textscanner.data.images import decode, is_vertical
 from textscanner.data.schema import WordRecord
 from textscanner.errors import UserError
 from textscanner.inference.postprocess import Reading
@@ -79,3 +83,13 @@ def test_records_of_data_sets_and_of_labelled_images(words, tmp_path):
     (tmp_path / "tsv" / "labels.tsv").write_text("")
     with pytest.raises(UserError, match="has no labelled row"):
         records_of(str(tmp_path / "tsv"))
+
+
+def test_vertical_words_are_scored_as_they_are_read(words):
+    reader = textscanner.load_fast("small")
+    images = [np.rot90(decode(record.image, record.source)) for record in words[:12]]
+    files = [cv2.imencode(".png", image[..., ::-1])[1].tobytes() for image in images]
+    readings = reader.read(images)
+    records = [WordRecord(file, r.text or "-", None, "x") for file, r in zip(files, readings, strict=True)]
+    assert sum(is_vertical(image) for image in images) > 6
+    assert score_records(reader, records).counts.word_accuracy == 1.0
