@@ -20,6 +20,9 @@ from textscanner.charset import ALPHANUMERIC, Charset
 from textscanner.config_parsing import assign, parse
 from textscanner.errors import UserError
 
+GROUP_CHANNELS = 8  # of group norm
+ATTENTION_HEAD_CHANNELS = 32
+RESNET50_STRIDES = (32, 32)  # input pixels per cell of its coarsest feature map, (y, x)
 STRICT = pydantic.ConfigDict(extra="forbid")
 WORD_ACCURACY = "word_accuracy"  # last part of the names of word accuracies; the first of the scores of `WordCounts`
 BEST_METRIC = f"val/{WORD_ACCURACY}"  # word accuracy over all validation sets
@@ -33,6 +36,11 @@ def require(condition: bool, key: str, value: object, rule: str) -> None:
     """
     if not condition:
         raise UserError(f"{key} is {value!r}: {rule}")
+
+
+def num_groups(channels: int) -> int:
+    """Groups of a group norm over `channels` channels: of GROUP_CHANNELS or a few more; one if there are fewer."""
+    return max(1, channels // GROUP_CHANNELS)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -106,8 +114,8 @@ class ModelConfig:
         require(self.map_height % 8 == 0, "model.height_px", self.height_px, "the map height must be a multiple of 8")
         require(1 <= self.max_label_length <= 200, "model.max_label_length", self.max_label_length, "must be in 1..200")
         require(self.max_stretch >= 1, "model.max_stretch", self.max_stretch, "must be at least 1")
-        channels = self.language_channels
-        require(channels >= 32 and channels % 32 == 0, "model.language_channels", channels, "must be a multiple of 32")
+        channels, rule = self.language_channels, f"must be a multiple of {ATTENTION_HEAD_CHANNELS}"
+        require(channels >= 1 and channels % ATTENTION_HEAD_CHANNELS == 0, "model.language_channels", channels, rule)
         if self.backbone == "residual":
             lengths = {len(self.stage_channels), len(self.stage_blocks), len(self.stage_strides)}
             require(
@@ -129,6 +137,43 @@ class ModelConfig:
                 (self.map_stride_y, self.map_stride_x),
                 "must be (2, 2) with the resnet50 backbone",
             )
+        self._check_coarsest_stride()
+        self._check_attention_channels()
+        if self.normalization == "group":
+            self._check_group_channels()
+
+    def _check_coarsest_stride(self) -> None:
+        """The pyramid upsamples the coarsest level by whole factors: it must not have been rounded up."""
+        coarsest = self.stage_input_strides[-1] if self.backbone == "residual" else RESNET50_STRIDES
+        for name, stride in zip(("height_px", "width_px"), coarsest, strict=True):
+            size = getattr(self, name)
+            rule = f"must be a multiple of {stride}, the stride of the coarsest feature map"
+            require(size % stride == 0, f"model.{name}", size, rule)
+
+    def _check_attention_channels(self) -> None:
+        if self.backbone == "residual" and self.attention_blocks:
+            require(
+                self.stage_channels[-1] % ATTENTION_HEAD_CHANNELS == 0,
+                "model.stage_channels",
+                self.stage_channels,
+                f"attention needs a multiple of {ATTENTION_HEAD_CHANNELS} channels in the last stage; "
+                "change it, or set model.attention_blocks=0",
+            )
+
+    def _check_group_channels(self) -> None:
+        """Every layer that a group norm follows must divide into equal groups; ResNet-50 has batch norms of its own."""
+        of_backbone = ("stem_channels", "stage_channels") if self.backbone == "residual" else ()
+        for name in (*of_backbone, "feature_channels", "head_channels", "order_channels"):
+            value = getattr(self, name)
+            for channels in value if isinstance(value, tuple) else (value,):
+                groups = num_groups(channels)
+                require(
+                    channels % groups == 0,
+                    f"model.{name}",
+                    value,
+                    f"group norm cannot divide {channels} channels into {groups} equal groups; "
+                    f"give multiples of {GROUP_CHANNELS}, or model.normalization=batch",
+                )
 
     @property
     def map_height(self) -> int:

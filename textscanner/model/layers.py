@@ -11,10 +11,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from textscanner.config import ModelConfig
-
-GROUP_CHANNELS = 8
-HEAD_CHANNELS = 32  # channels of one attention head
+from textscanner.config import ATTENTION_HEAD_CHANNELS, ModelConfig, num_groups
 
 
 def normalization(model: ModelConfig, name: str) -> keras.layers.Layer:
@@ -25,7 +22,7 @@ def normalization(model: ModelConfig, name: str) -> keras.layers.Layer:
 
 
 class ChannelGroupNorm(keras.layers.Layer):
-    """Group normalization (Wu & He, 2018) of [B, h, w, c] over groups of GROUP_CHANNELS channels, in float32."""
+    """Group normalization (Wu & He, 2018) of [B, h, w, c] over `num_groups` groups of channels, in float32."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = input_shape[-1]
@@ -34,7 +31,7 @@ class ChannelGroupNorm(keras.layers.Layer):
 
     def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         channels = x.shape[-1]
-        groups = max(1, channels // GROUP_CHANNELS)
+        groups = num_groups(channels)
         grouped = (groups, channels // groups)
         values = ops.cast(x, "float32")
         # Mean of each channel over the map first, then over the channels of a group: [B, groups, 1].
@@ -125,7 +122,7 @@ def transformer_blocks(
     The output projections are initialized to zero, so a network to which blocks are added starts as the one without.
 
     Args:
-      tokens: [B, T, c], c a multiple of HEAD_CHANNELS.
+      tokens: [B, T, c], c a multiple of ATTENTION_HEAD_CHANNELS.
       blocks: how many.
       name: starts the names of the layers.
       key_bias: [B, T], added to the similarity of every query with each key; None adds nothing.
@@ -146,15 +143,15 @@ def transformer_blocks(
 def _attention(x: keras.KerasTensor, name: str, key_bias: keras.KerasTensor | None) -> keras.KerasTensor:
     """Multi-head self-attention over [B, T, c] from plain matrix products, which every export format supports."""
     length, channels = x.shape[1:]
-    heads = channels // HEAD_CHANNELS
+    heads = channels // ATTENTION_HEAD_CHANNELS
 
     def split(part: str) -> keras.KerasTensor:
         y = keras.layers.Dense(channels, name=f"{name}_{part}")(x)
-        y = keras.layers.Reshape((length, heads, HEAD_CHANNELS), name=f"{name}_{part}_heads")(y)
+        y = keras.layers.Reshape((length, heads, ATTENTION_HEAD_CHANNELS), name=f"{name}_{part}_heads")(y)
         return keras.layers.Permute((2, 1, 3), name=f"{name}_{part}_first")(y)
 
     query, key, value = split("query"), split("key"), split("value")
-    similarity = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * HEAD_CHANNELS**-0.5
+    similarity = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * ATTENTION_HEAD_CHANNELS**-0.5
     if key_bias is not None:
         similarity = similarity + ops.cast(key_bias, similarity.dtype)[:, None, None, :]
     weights = keras.layers.Softmax(name=f"{name}_weights")(similarity)

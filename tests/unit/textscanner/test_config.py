@@ -7,6 +7,7 @@ import pytest
 from textscanner.config import Config, OptimizerConfig, override
 from textscanner.config_parsing import difference
 from textscanner.errors import UserError
+from textscanner.model import build_model
 from textscanner.presets import preset
 
 
@@ -41,3 +42,70 @@ def test_sizes_of_the_network_are_validated(name, value, rule):
     with pytest.raises(UserError) as raised:
         Config.from_dict(values)
     assert str(raised.value) == f"model.{name} is {value!r}: {rule}"
+
+
+def small_with(assignments):
+    return override(preset("small"), assignments)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("stem_channels", "28"),
+        ("stage_channels", "[28, 96, 144, 192]"),
+        ("feature_channels", "28"),
+        ("head_channels", "28"),
+        ("order_channels", "[24, 28, 64]"),
+    ],
+)
+def test_channels_that_group_norm_cannot_divide_are_refused(key, value):
+    with pytest.raises(UserError) as raised:
+        small_with([f"model.{key}={value}"])
+    message = str(raised.value)
+    assert message.startswith(f"model.{key} is ") and "28 channels" in message
+    assert message.endswith("give multiples of 8, or model.normalization=batch")
+    assert small_with([f"model.{key}={value}", "model.normalization=batch"]).model.normalization == "batch"
+
+
+@pytest.mark.parametrize("channels", [7, 12, 24])
+def test_channels_of_equal_groups_are_valid_and_the_network_is_built(channels):
+    config = override(
+        preset("tiny"),
+        ["model.normalization=group", *(f"model.{k}={channels}" for k in ("stem_channels", "head_channels"))],
+    )
+    assert build_model(config).count_params() > 0
+
+
+def test_channels_of_unused_layers_are_not_checked():
+    """ResNet-50 has neither the stem nor the stages of the residual backbone."""
+    config = override(preset("paper"), ["model.normalization=group", "model.stem_channels=28"])
+    assert config.model.stem_channels == 28
+
+
+@pytest.mark.parametrize("channels", [16, 48, 200])
+def test_an_attention_width_that_is_no_multiple_of_a_heads_is_refused(channels):
+    stages = f"model.stage_channels=[48, 96, 144, {channels}]"
+    with pytest.raises(UserError) as raised:
+        small_with([stages])
+    assert str(raised.value) == (
+        f"model.stage_channels is (48, 96, 144, {channels}): attention needs a multiple of 32 channels in the last "
+        "stage; change it, or set model.attention_blocks=0"
+    )
+    assert small_with([stages, "model.attention_blocks=0"]).model.stage_channels[-1] == channels
+
+
+@pytest.mark.parametrize(
+    ("name", "assignments", "refused"),
+    [
+        ("paper", ["model.height_px=48"], "model.height_px is 48"),
+        (
+            "small",
+            ["model.width_px=144", "model.stage_strides=[[2, 1], [1, 1], [2, 4], [2, 4]]"],
+            "model.width_px is 144",
+        ),
+    ],
+)
+def test_an_image_size_that_the_coarsest_stride_does_not_divide_is_refused(name, assignments, refused):
+    with pytest.raises(UserError) as raised:
+        override(preset(name), assignments)
+    assert str(raised.value) == f"{refused}: must be a multiple of 32, the stride of the coarsest feature map"
