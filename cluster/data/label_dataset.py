@@ -114,7 +114,8 @@ class _LabelRowGroup:
         without_quads = [record for record in records if record.quads is None]
         images: list[np.ndarray] = [decode(record.image, record.source) for record in without_quads]
         texts = [record.text for record in without_quads]
-        new_quads = iter(labeller.quads(images, texts) if images else [])
+        case_known = [record.case_known for record in without_quads]
+        new_quads = iter(labeller.quads(images, texts, case_known) if images else [])
         for record in records:
             if record.quads is not None:
                 yield HAD_QUADS

@@ -72,12 +72,15 @@ class PseudoLabeler:
 
         self._predict = tf.function(predict, reduce_retracing=True)
 
-    def quads(self, images: Sequence[np.ndarray], texts: Sequence[str]) -> list[np.ndarray | None]:
+    def quads(
+        self, images: Sequence[np.ndarray], texts: Sequence[str], case_known: Sequence[bool]
+    ) -> list[np.ndarray | None]:
         """Predicts the quads of each word.
 
         Args:
           images: uint8 RGB [H, W, 3] of any size, at most READ_BATCH.
           texts: labels in NFC, one per image. A label with a character that has no position gets no quads.
+          case_known: whether the case of each label is known; a reading of the others may differ from them in case.
 
         Returns:
           float32 [len(text), 4, 2] per image in pixels of that image, corners TL TR BR BL; None where the reading
@@ -90,17 +93,20 @@ class PseudoLabeler:
         ids, confidences, boxes = decoded.ids.numpy(), decoded.word_confidence.numpy(), boxes.numpy()
         return [
             _box_quads(boxes[i, : len(texts[i])], resize, images[i].shape)
-            if self._is_read_as(texts[i], ids[i], float(confidences[i]))
+            if self._is_read_as(texts[i], case_known[i], ids[i], float(confidences[i]))
             else None
             for i, (_, resize) in enumerate(fitted)
         ]
 
-    def _is_read_as(self, text: str, ids: np.ndarray, confidence: float) -> bool:
+    def _is_read_as(self, text: str, case_known: bool, ids: np.ndarray, confidence: float) -> bool:
         """Whether ids int32 [N] spell the label confidently, with one position for each of its characters."""
         charset = self.reader.charset
         if charset.unknown_characters(text) or not charset.has_position(text).all():
             return False
-        return confidence >= self.min_confidence and charset.decode(ids) == charset.normalize(text)
+        reading, label = charset.decode(ids), charset.normalize(text)
+        if not case_known:
+            reading, label = reading.lower(), label.lower()
+        return confidence >= self.min_confidence and reading == label
 
 
 def _box_quads(boxes: np.ndarray, resize: ResizeInfo, image_shape: tuple[int, ...]) -> np.ndarray:
