@@ -21,6 +21,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from cluster.storage.private_folder import is_private, user_name
+
 TOTAL_NAME = "total_bytes"
 LOCK_TIMEOUT_S = 1.0
 LOCK_POLL_S = 0.005
@@ -36,7 +38,8 @@ class RowGroupCache:
     """Content-addressed files in a folder; the least recently used ones are removed beyond the size limit.
 
     Attributes:
-      folder: created on the first write, readable by its owner only; `~` is expanded.
+      folder: created on the first write, readable by its owner only; `~` is expanded. In a folder that others can write
+        to, a sub-folder of this user is used instead.
       max_bytes: size limit over all files.
     """
 
@@ -45,17 +48,18 @@ class RowGroupCache:
 
     @property
     def _root(self) -> pathlib.Path:
-        return pathlib.Path(os.path.expanduser(self.folder))
-
-    def _path(self, sha256: str) -> pathlib.Path:
-        return self._root / sha256[:2] / sha256
+        folder = pathlib.Path(os.path.expanduser(self.folder))
+        return folder / user_name() if folder.exists() and not is_private(folder) else folder
 
     def get(self, sha256: str) -> bytes | None:
         """Returns the content with this SHA-256, or None on a miss; marks it as recently used."""
         if not _SHA256.fullmatch(sha256):
             return None
-        path = self._path(sha256)
         try:
+            root = self._root
+            path = _path(root, sha256)
+            if not is_private(root):  # a sub-folder that another user has planted
+                return None
             data = path.read_bytes()
         except OSError:
             return None
@@ -71,26 +75,29 @@ class RowGroupCache:
         """Stores `data`, whose SHA-256 the caller has verified, and evicts other files if the limit requires it."""
         if len(data) > self.max_bytes or not _SHA256.fullmatch(sha256):
             return
-        path = self._path(sha256)
         with contextlib.suppress(OSError):
-            path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            root = self._root
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not is_private(root):
+                return
+            path = _path(root, sha256)
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            with _locked(self._root / TOTAL_NAME) as total_file:
+            with _locked(root / TOTAL_NAME) as total_file:
                 if not path.exists():  # another process may have stored it in the meantime
-                    self._reserve(total_file, len(data))
+                    self._reserve(root, total_file, len(data))
                     _write(path, data)
 
-    def _reserve(self, total_file: int, num_bytes: int) -> None:
+    def _reserve(self, root: pathlib.Path, total_file: int, num_bytes: int) -> None:
         """Adds to the total before the file is written: a writer that dies leaves the total too high, never too low."""
         total = _read_total(total_file)
         if total is None or total + num_bytes > self.max_bytes:
-            total = self._evict(num_bytes)
+            total = self._evict(root, num_bytes)
         os.ftruncate(total_file, 0)
         os.pwrite(total_file, str(total + num_bytes).encode(), 0)
 
-    def _evict(self, num_bytes: int) -> int:
+    def _evict(self, root: pathlib.Path, num_bytes: int) -> int:
         """Makes room for `num_bytes`, least recently used files first; returns the size of what remains."""
-        files = sorted(self._files())
+        files = sorted(_files(root))
         total = sum(size for _, size, _ in files)
         if total + num_bytes <= self.max_bytes:
             return total  # the recorded total was missing or too high
@@ -103,14 +110,19 @@ class RowGroupCache:
             total -= size
         return total
 
-    def _files(self) -> Iterator[tuple[int, int, str]]:
-        """Yields time of last use in ns, size and path of every file, including leftovers of dead writers."""
-        for subfolder in os.scandir(self._root):
-            if _SUBFOLDER.fullmatch(subfolder.name):
-                for entry in os.scandir(subfolder):
-                    with contextlib.suppress(FileNotFoundError):
-                        status = entry.stat()
-                        yield status.st_mtime_ns, status.st_size, entry.path
+
+def _path(root: pathlib.Path, sha256: str) -> pathlib.Path:
+    return root / sha256[:2] / sha256
+
+
+def _files(root: pathlib.Path) -> Iterator[tuple[int, int, str]]:
+    """Yields time of last use in ns, size and path of every file, including leftovers of dead writers."""
+    for subfolder in os.scandir(root):
+        if _SUBFOLDER.fullmatch(subfolder.name):
+            for entry in os.scandir(subfolder):
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat()
+                    yield status.st_mtime_ns, status.st_size, entry.path
 
 
 @contextlib.contextmanager
@@ -120,7 +132,7 @@ def _locked(path: pathlib.Path) -> Iterator[int]:
     Raises:
       OSError: the file cannot be opened or locked; a TimeoutError if others hold the lock too long.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         deadline = time.monotonic() + LOCK_TIMEOUT_S
         while True:
@@ -143,7 +155,7 @@ def _read_total(total_file: int) -> int | None:
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file atomically."""
+    """Writes a file atomically; without waiting for the disk, because readers verify the content."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
     try:
         with os.fdopen(descriptor, "wb") as file:

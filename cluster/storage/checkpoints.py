@@ -26,7 +26,9 @@ from typing import Literal
 from cluster.errors import NotFoundError
 from cluster.progress_bar import BYTES, progress_bar
 from cluster.storage.checkpoint_manifest import MAX_MANIFEST_BYTES, StoredCheckpoint, StoredFile, read_manifest
+from cluster.storage.local_files import sync_file, sync_folder, write_atomically
 from cluster.storage.location import Location, absolute_uri, open_uri
+from cluster.storage.private_folder import is_own
 from cluster.storage.run_layout import SWEEP_NAME, trials_uri
 from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME, STATE_NAME, shipped_weights
 from textscanner.config import BEST_METRIC
@@ -225,6 +227,8 @@ def pull(checkpoint: StoredCheckpoint, folder: str | os.PathLike[str], quiet: bo
         raise UserError(f"{target} exists and is not {checkpoint.uri}: choose another folder, or remove it")
     partial = target.with_name(f".{target.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
+    if not is_own(partial):
+        raise UserError(f"{partial} is not a folder of yours: another user may have planted it; remove it")
     source = open_uri(checkpoint.uri)
     with (
         progress_bar(target.name, checkpoint.num_bytes, BYTES, disable=quiet) as advance,
@@ -233,9 +237,10 @@ def pull(checkpoint: StoredCheckpoint, folder: str | os.PathLike[str], quiet: bo
         for download in [pool.submit(_download, source, partial, file, advance) for file in checkpoint.files]:
             download.result()
     manifest = source.join(CHECKPOINT_MANIFEST_NAME).read_at_most(MAX_MANIFEST_BYTES)
-    (partial / CHECKPOINT_MANIFEST_NAME).write_bytes(manifest)
+    write_atomically(partial / CHECKPOINT_MANIFEST_NAME, manifest)
     verify(partial)
     partial.rename(target)
+    sync_folder(target.parent)
     return target
 
 
@@ -281,6 +286,7 @@ def _download(source: Location, folder: pathlib.Path, file: StoredFile, advance:
             out.write(data)
             advance(len(data))
             start += len(data)
+        sync_file(out)
     if not _matches(path, file):
         path.unlink()
         raise UserError(

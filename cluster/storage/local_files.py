@@ -1,13 +1,18 @@
-"""Atomic writes, exact range reads and directory walks on a local disk."""
+"""Atomic and durable writes, exact range reads and directory walks on a local disk.
+
+A rename is atomic among processes, but after a power cut the new name may point at a file without content, or the name
+may be missing. So the content is on the disk before the rename, and the folder's entry after it.
+"""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pathlib
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import fsspec.implementations.local
 import pyarrow.fs
@@ -43,19 +48,22 @@ def read_at_most(path: pathlib.Path, limit_bytes: int) -> bytes:
 
 
 def write_atomically(
-    target: pathlib.Path, data: bytes, publish: Callable[[pathlib.Path, pathlib.Path], Any] = os.replace
+    target: pathlib.Path, data: bytes, publish: Callable[[pathlib.Path, pathlib.Path], Any] | None = None
 ) -> None:
-    """Writes a temporary file beside the target, then publishes it under the target's name.
+    """Writes a temporary file beside the target, then publishes it under the target's name; on the disk on return.
 
     Args:
       target: the file to write; missing parent folders are created.
-      publish: `os.replace` overwrites an existing target, `os.link` raises FileExistsError for it.
+      publish: None overwrites an existing target; `os.link` raises FileExistsError for it.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folders(target.parent)
     partial = _partial_path(target)
     try:
-        partial.write_bytes(data)
-        publish(partial, target)
+        with partial.open("xb") as file:
+            file.write(data)
+            sync_file(file)
+        (publish or os.replace)(partial, target)
+        sync_folder(target.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -68,6 +76,24 @@ def write_if_absent(target: pathlib.Path, data: bytes) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def sync_file(file: IO[Any]) -> None:
+    """Waits until what was written to an open file is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+    """Waits until the names in a folder are on the disk; does nothing on file systems that cannot do this."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def walk_files(folder: pathlib.Path, prefix: str = "") -> Iterator[str]:
@@ -101,10 +127,21 @@ class _AtomicWriter(io.BufferedWriter):
         if self.closed:
             return
         try:
-            super().close()
-            self._partial.replace(self._target)
+            try:
+                sync_file(self)
+            finally:
+                super().close()
+            os.replace(self._partial, self._target)
+            sync_folder(self._target.parent)
         finally:
             self._partial.unlink(missing_ok=True)
+
+
+def _make_folders(folder: pathlib.Path) -> None:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        sync_folder(path.parent)
 
 
 def _partial_path(target: pathlib.Path) -> pathlib.Path:

@@ -14,7 +14,6 @@ import hashlib
 import io
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from typing import IO, Self
 
@@ -26,10 +25,12 @@ from cluster.storage.local_files import (
     AtomicFileSystem,
     read_at_most,
     read_range,
+    sync_file,
     walk_files,
     write_atomically,
     write_if_absent,
 )
+from cluster.storage.private_folder import temporary_folder
 from cluster.storage.s3 import (
     RANGE_BYTES,
     S3File,
@@ -285,9 +286,10 @@ def absolute_uri(uri: str) -> str:
 def fetch_file(uri: str) -> str:
     """A path on this node's disk: the file itself, or a copy of the object that all processes of the node share.
 
-    Copies are cached in the folder for temporary files, one per object and version.
+    Copies are cached in this user's folder for temporary files, one per object and version.
 
     Raises:
+      UserError: that folder belongs to another user.
       StorageError: there is no such file, or storage does not answer.
     """
     source = open_uri(uri)
@@ -295,12 +297,12 @@ def fetch_file(uri: str) -> str:
     if source.is_local:
         return source.path
     digest = hashlib.sha256(f"{uri} {version}".encode()).hexdigest()[:16]
-    path = pathlib.Path(tempfile.gettempdir()) / "textscanner-copies" / f"{digest}-{source.path.rpartition('/')[2]}"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = temporary_folder("copies") / f"{digest}-{source.path.rpartition('/')[2]}"
     with filelock.FileLock(f"{path}.lock"):  # one process downloads, the others wait for its copy
         if not path.exists():
             partial = path.with_name(f"{path.name}.partial")
             with source.open() as remote, partial.open("wb") as copy:
                 shutil.copyfileobj(remote, copy, RANGE_BYTES)
+                sync_file(copy)
             partial.replace(path)
     return str(path)

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from cluster.storage.local_files import sync_file, write_atomically
 from cluster.storage.location import open_uri
 from cluster.tracking.trackers import SafeTracker
 from textscanner.evaluation.report import draw_report
@@ -47,7 +48,7 @@ class MetricsWriter:
         self._uploaded_bytes: dict[pathlib.Path, int] = {}
         self._folder.mkdir(parents=True, exist_ok=True)
         self._metrics = self._folder / METRICS_NAME
-        self._metrics.write_text("".join(f"{line}\n" for line in self._lines_until(start_step)))
+        write_atomically(self._metrics, b"".join(line + b"\n" for line in self._lines_until(start_step)))
         self._summary_writer = tf.summary.create_file_writer(str(self._folder / TENSORBOARD_NAME))
         self._start_s = time.time()
 
@@ -75,8 +76,10 @@ class MetricsWriter:
         draw_report(self._metrics.read_text(), words, title, self._folder / REPORT_NAME)
 
     def flush(self) -> None:
-        """Writes buffered TensorBoard events to their file."""
+        """Writes out what is buffered; the metrics then survive a power cut, like the checkpoint that follows."""
         self._summary_writer.flush()
+        with self._metrics.open("ab") as file:
+            sync_file(file)
 
     def mirror(self) -> None:
         """Uploads the files that have changed, if the run is in a bucket. Thread-safe.
@@ -103,9 +106,16 @@ class MetricsWriter:
         if self._tracker:
             self._tracker.close()
 
-    def _lines_until(self, step: int) -> list[str]:
+    def _lines_until(self, step: int) -> list[bytes]:
         metrics = self._remote.join(METRICS_NAME)
         if step == 0 or not metrics.exists():
             return []
-        lines = metrics.read_bytes().decode().splitlines()
-        return [line for line in lines if json.loads(line)["step"] <= step]
+        return [line for line in metrics.read_bytes().split(b"\n") if _has_step_until(line, step)]
+
+
+def _has_step_until(line: bytes, last_step: int) -> bool:
+    """False also for a torn line: a process that is killed, or a full disk, leaves half of one."""
+    try:
+        return int(json.loads(line)["step"]) <= last_step
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False

@@ -58,6 +58,34 @@ def test_files_are_named_by_their_hash_and_private(cache):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_in_a_folder_of_all_users_a_planted_link_is_not_followed(cache, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    shared = pathlib.Path(cache.folder)
+    shared.mkdir()
+    shared.chmod(0o1777)  # as /tmp
+    (shared / TOTAL_NAME).symlink_to(victim)
+    sha256, data = block(1)
+    cache.put(sha256, data)
+    assert victim.read_bytes() == b"mine"
+    assert cache.get(sha256) == data
+    own = shared / f"textscanner-{os.getuid()}"
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700 and (own / sha256[:2] / sha256).read_bytes() == data
+
+
+def test_a_folder_that_another_user_has_planted_is_not_used(cache, tmp_path, monkeypatch):
+    shared = pathlib.Path(cache.folder)
+    shared.mkdir()
+    shared.chmod(0o1777)
+    another = os.getuid() + 1
+    (shared / f"textscanner-{another}").mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: another)
+    monkeypatch.setattr("cluster.storage.private_folder.ROOT_USER", -1)
+    cache.put(*block(1))
+    assert cache.get(block(1)[0]) is None
+    assert list((shared / f"textscanner-{another}").iterdir()) == []
+
+
 def test_tilde_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     sha256, data = block(1)

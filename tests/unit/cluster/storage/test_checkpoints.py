@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 
 import pytest
@@ -161,6 +162,27 @@ def test_a_pulled_checkpoint_is_verified_and_not_overwritten(run, tmp_path):
     assert pull(best, target, quiet=True) == target
     with pytest.raises(ValueError, match="exists and is not"):
         pull(other, target, quiet=True)
+
+
+def test_a_pulled_checkpoint_is_on_the_disk_before_its_name(run, tmp_path, monkeypatch):
+    events = []
+    fsync, rename = os.fsync, pathlib.Path.rename
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append(os.readlink(f"/proc/self/fd/{file}")), fsync(file)))
+    monkeypatch.setattr(pathlib.Path, "rename", lambda self, to: (events.append("rename"), rename(self, to))[1])
+    best = list_checkpoints(str(run))[0]
+    pull(best, tmp_path / "best", quiet=True)
+    partial = tmp_path / ".best.partial"
+    before, after = events[: events.index("rename")], events[events.index("rename") + 1 :]
+    assert {str(partial), *(str(partial / file.name) for file in best.files)} <= set(before)
+    assert after == [str(tmp_path)]
+
+
+def test_a_planted_download_folder_is_refused(run, tmp_path):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / ".best.partial").symlink_to(tmp_path / "victim")
+    with pytest.raises(ValueError, match="another user may have planted it"):
+        pull(list_checkpoints(str(run))[0], tmp_path / "best", quiet=True)
+    assert list((tmp_path / "victim").iterdir()) == []
 
 
 def test_checkpoints_are_fetched_by_uri_run_or_bundled_name(run):

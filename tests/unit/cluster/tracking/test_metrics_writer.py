@@ -1,9 +1,12 @@
 """metrics.jsonl and images of a run on a local disk; a run in a bucket is tested in tests/storage."""
 
+import errno
 import json
+import os
 
 import cv2
 import numpy as np
+import pytest
 
 from cluster.tracking.metrics_writer import IMAGES_NAME, METRICS_NAME, MetricsWriter
 
@@ -45,6 +48,42 @@ def test_resuming_drops_the_lines_after_the_restored_step(tmp_path):
     assert steps(tmp_path) == [1, 2, 3]
     MetricsWriter(str(tmp_path), 0).close()
     assert steps(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"step": 2, "tra', b"{", b"\xff\xfe", b"7", b'{"loss": 1}', b'{"step": "x"}', b"\0" * 64]
+)
+def test_a_torn_line_is_dropped_on_resuming(tmp_path, torn):
+    whole = b'{"step": 1, "train/loss": 1.0}\n'
+    for content in (whole + torn, torn + b"\n" + whole):
+        (tmp_path / METRICS_NAME).write_bytes(content)
+        resumed = MetricsWriter(str(tmp_path), 2)
+        resumed.scalars(3, {"train/loss": 1.0})
+        resumed.close()
+        assert steps(tmp_path) == [1, 3]
+
+
+def test_a_full_disk_on_resuming_leaves_the_metrics_as_they_were(tmp_path, monkeypatch):
+    before = b"".join(b'{"step": %d}\n' % step for step in (1, 2, 3))
+    (tmp_path / METRICS_NAME).write_bytes(before)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)  # the last step before the new file replaces the old one
+    with pytest.raises(OSError, match="No space left"):
+        MetricsWriter(str(tmp_path), 2)
+    assert (tmp_path / METRICS_NAME).read_bytes() == before
+
+
+def test_flushed_metrics_are_on_the_disk(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+    writer = MetricsWriter(str(tmp_path), 0)
+    writer.scalars(1, {"train/loss": 0.5})
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.readlink(f"/proc/self/fd/{file}")), fsync(file)))
+    writer.flush()
+    assert str(tmp_path / METRICS_NAME) in synced
+    writer.close()
 
 
 def test_images_are_written_as_png(tmp_path):
