@@ -21,6 +21,7 @@ import tensorflow as tf
 from textscanner.charset import FIRST_CHARACTER_ID, Charset
 from textscanner.checkpoint_files import CONFIG_NAME, NO_VOCABULARY, STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
 from textscanner.config import Config
+from textscanner.config_parsing import difference
 from textscanner.errors import UserError
 from textscanner.inference.reader import Reader
 from textscanner.model import build_without_pretrained
@@ -34,7 +35,7 @@ class CheckpointMeta:
 
     Attributes:
       step: training steps done; a resumed run continues its data order there.
-      threshold: of the decoder, 0..1, calibrated on validation words.
+      threshold: of the decoder, 0..1, calibrated on validation words; before the first validation that of `train.init`.
       metrics: of the last validation before saving.
     """
 
@@ -142,6 +143,22 @@ def initialize(path: str | pathlib.Path, state: TrainingState) -> list[str]:
         )
     state.sync_ema()
     return sorted({name.rpartition("/")[0] for name in not_loaded})
+
+
+def init_differences(path: str | pathlib.Path, config: Config) -> list[str]:
+    """What the weights of a checkpoint were trained for and `config` is not: weights may fit and yet mean other things.
+
+    Returns:
+      `section.key old -> new` for each value of charset, model and targets that differs.
+
+    Raises:
+      UserError: the checkpoint's config cannot be read.
+    """
+    old, new = (
+        {section: values[section] for section in ("charset", "model", "targets")}
+        for values in (read_config(pathlib.Path(path)).to_dict(), config.to_dict())
+    )
+    return [line.replace(": ", " ", 1) for line in difference(old, new)]
 
 
 def _matching_classes(old: Charset, new: Charset) -> np.ndarray:

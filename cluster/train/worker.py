@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -108,14 +109,19 @@ def _restore(state: TrainingState, settings: WorkerSettings, rank: int) -> Check
 
 
 def _initialize(state: TrainingState, settings: WorkerSettings, rank: int) -> CheckpointMeta:
-    """Starts a new run: with the weights of `train.init`, or random ones."""
+    """Starts a new run: with the weights and the threshold of `train.init`, or random weights."""
     init = state.config.train.init
-    if init:
-        reinitialized = checkpoint.initialize(fetch_checkpoint(init), state)
-        if rank == 0:
-            layers = f"; re-initialized: {', '.join(reinitialized)}" if reinitialized else ""
-            _send_message(settings, f"started with the weights of {init}{layers}")
-    return CheckpointMeta(0, DEFAULT_THRESHOLD, {})
+    if not init:
+        return CheckpointMeta(0, DEFAULT_THRESHOLD, {})
+    folder = pathlib.Path(fetch_checkpoint(init))
+    reinitialized = checkpoint.initialize(folder, state)
+    if rank == 0:
+        layers = f"; re-initialized: {', '.join(reinitialized)}" if reinitialized else ""
+        _send_message(settings, f"started with the weights of {init}{layers}")
+        if differences := checkpoint.init_differences(folder, state.config):
+            _send_message(settings, f"init {init}: {', '.join(differences)}")
+    # Without validation sets nothing calibrates the threshold anew.
+    return CheckpointMeta(0, checkpoint.read_meta(folder).threshold, {})
 
 
 def _newest_checkpoint(settings: WorkerSettings) -> tuple[StoredCheckpoint, str] | None:

@@ -129,6 +129,18 @@ def test_initialize_reports_the_layers_that_do_not_fit(overfitted):
         checkpoint.initialize(overfitted.checkpoint, create_state(wider, tf.distribute.get_strategy()))
 
 
+def test_differences_between_weights_and_config_are_those_of_charset_model_and_targets(tmp_path):
+    (tmp_path / checkpoint_files.CONFIG_NAME).write_text(json.dumps(TINY.to_dict()))
+    assert checkpoint.init_differences(tmp_path, override(TINY, ["optimizer.learning_rate=1", "train.seed=5"])) == []
+    config = override(TINY, ["model.activation=silu", "targets.sigma=stride"])
+    assert checkpoint.init_differences(tmp_path, dataclasses.replace(config, charset=Charset("abc"))) == [
+        f"charset.characters {TINY.charset.characters} -> abc",
+        "charset.skip_punctuation True -> False",
+        "model.activation relu -> silu",
+        "targets.sigma box -> stride",
+    ]
+
+
 @pytest.mark.parametrize("charset", [Charset(TINY.charset.characters[::-1]), PRINTABLE_ASCII])
 def test_initialize_keeps_the_classifier_of_characters_that_both_charsets_have(charset, overfitted):
     """In another order they read the same; new letters start as their other case, new punctuation at random."""

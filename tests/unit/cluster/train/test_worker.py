@@ -1,5 +1,7 @@
 """The worker process: the order of resuming, and which rank writes."""
 
+import dataclasses
+import json
 import types
 from unittest import mock
 
@@ -10,6 +12,7 @@ from cluster.config import RunSpec, override
 from cluster.train import worker
 from cluster.train.worker import WorkerSettings, _with_threads, train_worker
 from textscanner.checkpoint import CheckpointMeta
+from textscanner.checkpoint_files import CONFIG_NAME, STATE_NAME
 from textscanner.evaluation.calibration import Calibration
 from textscanner.presets import preset
 from textscanner.training.loop import TrainEvent
@@ -64,6 +67,39 @@ def make_worker(monkeypatch, rank):
     state = mock.Mock(config=SPEC.config)
     settings = WorkerSettings(SPEC.to_dict(), "runs/x", None)
     return worker._Worker(SPEC, state, settings, rank=rank, num_workers=2, meta=CheckpointMeta(0, 0.5, {})), report
+
+
+@pytest.fixture
+def init_messages(tmp_path, monkeypatch):
+    """Initializes from a checkpoint in `tmp_path` whose weights are not read: (config, rank) -> (meta, messages)."""
+    (tmp_path / CONFIG_NAME).write_text(json.dumps(SPEC.config.to_dict()))
+    (tmp_path / STATE_NAME).write_text(
+        json.dumps({"step": 70, "threshold": 0.65, "metrics": {"val/word_accuracy": 0.9}})
+    )
+    messages = []
+    monkeypatch.setattr(worker, "_send_message", lambda settings, message: messages.append(message))
+    monkeypatch.setattr(worker.checkpoint, "initialize", lambda path, state: [])
+
+    def initialize(spec, rank):
+        config = dataclasses.replace(spec.config, train=dataclasses.replace(spec.config.train, init=str(tmp_path)))
+        settings = WorkerSettings(spec.to_dict(), "runs/x", None)
+        return worker._initialize(mock.Mock(config=config), settings, rank), messages
+
+    return initialize
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_run_that_never_validates_keeps_the_threshold_of_its_initial_weights(init_messages, rank):
+    meta, _ = init_messages(SPEC, rank)
+    assert meta == CheckpointMeta(0, 0.65, {})  # the metrics are of another run's words
+
+
+def test_differences_from_the_config_of_the_initial_weights_are_printed_once(init_messages, tmp_path):
+    changed = override(SPEC, ["model.activation=silu", "targets.sigma=stride", "train.num_steps=7"])
+    assert init_messages(changed, rank=1)[1] == []
+    _, messages = init_messages(changed, rank=0)
+    expected = f"init {tmp_path}: model.activation relu -> silu, targets.sigma box -> stride"
+    assert messages == [f"started with the weights of {tmp_path}", expected]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
