@@ -15,6 +15,7 @@ except ImportError as error:  # libGL or libglib is missing, as in many containe
     ) from error
 
 from textscanner.config import ModelConfig
+from textscanner.data.image_header import MAX_PIXELS, MAX_SIDE_PX, image_size
 from textscanner.errors import UserError
 
 cv2.setNumThreads(1)  # parallelism comes from processes; OpenCV's own threads would compete with training for cores
@@ -44,17 +45,18 @@ def decode(data: bytes, source: str) -> np.ndarray:
     """Decodes an encoded image.
 
     Args:
-      data: the bytes of a JPEG, PNG or any other format that OpenCV reads.
+      data: the bytes of a JPEG, PNG, WebP, BMP, TIFF or GIF of at most `MAX_PIXELS`.
       source: name for error messages.
 
     Returns:
       uint8 RGB [H, W, 3].
 
     Raises:
-      UserError: `data` is not an image, or is truncated beyond what the decoder can read.
+      UserError: `data` is not an image, is too large, or is truncated beyond what the decoder can read.
     """
     if not data:
         raise UserError(f"{source}: the file is empty; give an image")
+    _check_size(data, source)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
@@ -68,6 +70,19 @@ def is_vertical(image: np.ndarray) -> bool:
     """Whether an image [H, W, 3] is taller than VERTICAL_RATIO times its width."""
     height, width = image.shape[:2]
     return bool(height > VERTICAL_RATIO * width)
+
+
+def _check_size(data: bytes, source: str) -> None:
+    """Before the decoder allocates what the header states."""
+    size = image_size(data)
+    if size is None or min(size) < 1:
+        raise UserError(f"{source}: not a JPEG, PNG, WebP, BMP, TIFF or GIF image")
+    width, height = size
+    if width * height > MAX_PIXELS or max(size) > MAX_SIDE_PX:
+        raise UserError(
+            f"{source}: the image has {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} are decoded, and "
+            f"{MAX_SIDE_PX:,} per side: crop or shrink it"
+        )
 
 
 def fit(image: np.ndarray, model: ModelConfig) -> tuple[np.ndarray, ResizeInfo]:
