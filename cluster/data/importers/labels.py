@@ -21,6 +21,7 @@ from cluster.data.importers.source import Files, batched, file_version, has, ope
 from textscanner.data.annotations import Reject, Word, clean_text, quads_of_boxes
 from textscanner.data.image_files import is_image_name
 from textscanner.errors import UserError
+from textscanner.text import normalize_for_scoring
 
 HEADER_CELLS = {"file", "filename", "image", "path"}  # first cells that mark a first row as a header
 MAX_QUOTED_CHARACTERS = 80  # of a bad row, in rejects.jsonl
@@ -110,7 +111,8 @@ def _read_image(files: Files, folder: str, name: str) -> bytes | None:
 class JsonLines(LabelledImages):
     """One JSON object per line: {"file": ..., "text": ..., "split": ..., "boxes": [[x, y, width, height], ...]}.
 
-    `text_cased`, beside `text`, is a second annotation with the image's case and punctuation; it becomes the label.
+    `text_cased`, beside `text`, is a second annotation with the case and punctuation of the image. It becomes the label
+    unless its letters and digits differ from those of `text`.
     """
 
     split: str | None = None
@@ -134,6 +136,9 @@ def _json_label(row: dict[str, Any]) -> Label:
     label = Label(str(row["file"]), str(row["text"]), None if boxes is None else quads_of_boxes(boxes))
     if cased is None:
         return label
+    if normalize_for_scoring(str(cased)) != normalize_for_scoring(label.text):
+        # The two disagree about letters: `text` is what benchmarks score, and says nothing about case.
+        return dataclasses.replace(label, case_known=False)
     # Boxes belong to the characters of `text`: with characters added or left out, no longer one by one.
     has_boxes = len(clean_text(str(cased))) == len(clean_text(label.text))
     return Label(label.file, str(cased), label.quads if has_boxes else None, case_known=True)

@@ -43,7 +43,7 @@ def test_a_cased_label_is_the_label_and_its_case_is_known(tmp_path):
     assert (word.text, word.case_known, len(word.quads)) == ("Hotel", True, 5)
 
 
-@pytest.mark.parametrize("text_cased", ["Hotel!", "Hot"])
+@pytest.mark.parametrize("text_cased", ["Hotel!", "(Hotel)"])
 def test_boxes_are_left_out_if_the_cased_label_has_another_length(text_cased, tmp_path):
     word = read_row(tmp_path, text="HOTEL", text_cased=text_cased, boxes=[[i, 0, 1, 1] for i in range(5)])
     assert (word.text, word.case_known, word.quads) == (text_cased, True, None)
@@ -53,6 +53,12 @@ def test_lengths_are_compared_as_labels_are_stored(tmp_path):
     """Surrounding white space and decomposed accents are no characters of a label."""
     word = read_row(tmp_path, text="CAFE", text_cased=" Cafe\N{COMBINING ACUTE ACCENT} ", boxes=[[0, 0, 1, 1]] * 4)
     assert len(word.quads) == 4
+
+
+@pytest.mark.parametrize("text_cased", ["Hostel", "Hotel Bristol"])
+def test_a_cased_label_with_other_letters_does_not_replace_what_is_scored(text_cased, tmp_path):
+    word = read_row(tmp_path, text="HOTEL", text_cased=text_cased, boxes=[[i, 0, 1, 1] for i in range(5)])
+    assert (word.text, word.case_known, len(word.quads)) == ("HOTEL", False, 5)
 
 
 def test_a_row_without_a_cased_label_leaves_its_case_to_the_import(tmp_path):
