@@ -38,7 +38,7 @@ def draw_targets(
 
     Args:
       quads: float32 [B, N, 4, 2], x y in pixels of the network's input, corners TL TR BR BL. Rows past `length` are
-        ignored.
+        ignored; so are characters whose centre is outside the map, where a crop or a careless box left them.
       ids: int32 [B, N], class ids, 0 after the end of the word.
       length: int32 [B], characters per word; 0 for an image without boxes.
       model: size of the maps.
@@ -46,7 +46,7 @@ def draw_targets(
     """
     stride = tf.constant([model.map_stride_x, model.map_stride_y], tf.float32)
     cells = quads / stride
-    valid = tf.sequence_mask(length, model.max_label_length, tf.float32)  # [B, N]
+    valid = tf.sequence_mask(length, model.max_label_length, tf.float32) * _centre_is_inside(cells, model)  # [B, N]
     gaussians = _gaussians(cells, valid, model, config)  # [B, N, h, w]
     nearest = tf.argmax(gaussians, 1, tf.int32)  # [B, h, w]
     localization = tf.reduce_max(gaussians, 1)
@@ -62,12 +62,22 @@ def draw_targets(
     return Targets(localization, order, classes)
 
 
+def _centre_is_inside(cells: tf.Tensor, model: ModelConfig) -> tf.Tensor:
+    """1 where the centre of a quad's bounding box is inside the map: float32 [B, N] from quads [B, N, 4, 2] in cells.
+
+    A Gaussian is scaled to 1 at its nearest cell: outside centres would get a full peak at the border.
+    """
+    centre = (tf.reduce_min(cells, 2) + tf.reduce_max(cells, 2)) / 2  # [B, N, 2]
+    size = tf.constant([model.map_width, model.map_height], tf.float32)
+    return tf.cast(tf.reduce_all((centre >= 0) & (centre < size), -1), tf.float32)
+
+
 def _gaussians(cells: tf.Tensor, valid: tf.Tensor, model: ModelConfig, config: TargetConfig) -> tf.Tensor:
     """Y_k [B, N, h, w]: a separable Gaussian at the centre of each quad's bounding box, exactly 1 at its peak cell.
 
     Args:
       cells: float32 [B, N, 4, 2], quads in map coordinates.
-      valid: float32 [B, N], 1 for the characters of the word.
+      valid: float32 [B, N], 1 for the characters of the word that are in the map.
       model: size of the maps.
       config: how the standard deviation is chosen.
     """
@@ -102,7 +112,7 @@ def _inside_shrunk_quads(cells: tf.Tensor, valid: tf.Tensor, model: ModelConfig,
 
     Args:
       cells: float32 [B, N, 4, 2], quads in map coordinates.
-      valid: float32 [B, N], 1 for the characters of the word.
+      valid: float32 [B, N], 1 for the characters of the word that are in the map.
       model: size of the maps.
       ratio: r, 0..1.
 

@@ -56,3 +56,29 @@ def test_shrunk_boxes_equal_the_offset_rectangle():
     inside = (xs >= 40 + inset) & (xs <= 100 - inset) & (ys >= 10 + inset) & (ys <= 50 - inset)
     for b in range(2):
         np.testing.assert_array_equal(maps.classes[b].numpy() == 7, inside)
+
+
+@pytest.mark.parametrize("targets", [STRIDE, BOX], ids=["stride", "box"])
+@pytest.mark.parametrize("shift", [(-1, 0), (1, 0), (0, -1), (0, 1)], ids=["left", "right", "above", "below"])
+def test_a_character_whose_centre_is_outside_the_map_is_not_drawn(targets, shift):
+    """The others of its word stay as they were: the last of three leaves."""
+    model = preset("small").model
+    quads, ids, _ = random_words(model, 3, np.random.default_rng(0))
+    quads, ids = quads[2:], ids[2:]
+    without_last = draw_targets(quads, ids, np.array([2], np.int32), model, targets)
+    # The centre moves just past an edge, so that the box still reaches into the map.
+    size = np.array([model.width_px, model.height_px], np.float32)
+    centre = quads[0, 2].mean(0)
+    edge = np.where(np.array(shift) > 0, size + 0.5, -0.5)
+    quads[0, 2] += np.where(np.array(shift) != 0, edge - centre, 0).astype(np.float32)
+    maps = draw_targets(quads, ids, np.array([3], np.int32), model, targets)
+    for a, b in zip(maps, without_last, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_character_whose_centre_is_just_inside_the_map_is_drawn():
+    model = preset("small").model
+    quads, ids, _ = random_words(model, 1, np.random.default_rng(0))
+    quads[0, 0] += np.array([model.width_px - 0.5, 0.5], np.float32) - quads[0, 0].mean(0)
+    maps = draw_targets(quads, ids, np.array([1], np.int32), model, BOX)
+    assert maps.localization[0, 0, -1] == 1 and maps.order[0, 0, -1] == 1 and maps.classes[0, 0, -1] == ids[0, 0]
