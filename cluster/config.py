@@ -30,7 +30,7 @@ class WorkerConfig:
     threads_per_worker: int = 0
     """TensorFlow threads of a CPU worker; 0 divides the node's cores among its workers."""
     max_failures: int = 3
-    """Automatic restarts after the loss of a worker; -1 has no limit."""
+    """Automatic restarts after failures without a new checkpoint in between; -1 has no limit."""
     keep_checkpoints: int = 2
     """Checkpoint retention: number of best checkpoints by `train.best_metric` to keep; the last is also kept."""
     tracker: Literal["none", "mlflow", "wandb"] = "none"

@@ -4,8 +4,8 @@ Each file is named by the SHA-256 of its content and is verified when it is read
 as a miss, so the cache never changes what is trained on. Readers take no lock. Writers lock the file that holds the
 total size, which keeps the size limit exact without listing the folder for every write.
 
-The cache is best-effort: on a full disk, in a read-only folder or on a file system without locks, nothing new is cached
-and no error is raised.
+The cache is best-effort: on a full disk, in a read-only folder or on a file system without locks, nothing new is
+cached, each process logs the reason once, and no error is raised.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
+import logging
 import os
 import pathlib
 import re
@@ -23,6 +25,7 @@ from collections.abc import Iterator
 
 from cluster.storage.private_folder import is_private, user_name
 
+logger = logging.getLogger(__name__)
 TOTAL_NAME = "total_bytes"
 LOCK_TIMEOUT_S = 1.0
 LOCK_POLL_S = 0.005
@@ -75,7 +78,7 @@ class RowGroupCache:
         """Stores `data`, whose SHA-256 the caller has verified, and evicts other files if the limit requires it."""
         if len(data) > self.max_bytes or not _SHA256.fullmatch(sha256):
             return
-        with contextlib.suppress(OSError):
+        try:
             root = self._root
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not is_private(root):
@@ -86,6 +89,10 @@ class RowGroupCache:
                 if not path.exists():  # another process may have stored it in the meantime
                     self._reserve(root, total_file, len(data))
                     _write(path, data)
+        except TimeoutError:  # other processes are writing: the next row group may find the lock free
+            return
+        except OSError as error:
+            _log_once(self.folder, error.strerror or str(error))
 
     def _reserve(self, root: pathlib.Path, total_file: int, num_bytes: int) -> None:
         """Adds to the total before the file is written: a writer that dies leaves the total too high, never too low."""
@@ -123,6 +130,11 @@ def _files(root: pathlib.Path) -> Iterator[tuple[int, int, str]]:
                 with contextlib.suppress(FileNotFoundError):
                     status = entry.stat()
                     yield status.st_mtime_ns, status.st_size, entry.path
+
+
+@functools.lru_cache(maxsize=64)
+def _log_once(folder: str, reason: str) -> None:
+    logger.warning("data.cache_dir %s: nothing new is cached, reading goes on without: %s", folder, reason)
 
 
 @contextlib.contextmanager

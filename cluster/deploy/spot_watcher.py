@@ -116,7 +116,9 @@ def drain(notice: Notice, address: str = "auto", node_id: str | None = None) -> 
 
 
 def watch(poll: Callable[[], Notice | None], handle: Callable[[Notice], None], poll_s: float = POLL_S) -> Notice:
-    """Polls until there is a notice, then handles it; an OSError is logged and the attempt is repeated.
+    """Polls until there is a notice, then handles it; a failure is logged and the attempt is repeated.
+
+    Whatever the failure is: an answer that is no JSON, or half of one, must not leave the node unwatched.
 
     Returns:
       the notice that was handled.
@@ -128,8 +130,8 @@ def watch(poll: Callable[[], Notice | None], handle: Callable[[Notice], None], p
                 logger.warning("%s, %.0f s left: draining this node", notice.message, notice.remaining_s)
                 handle(notice)
                 return notice
-        except OSError as error:
-            logger.warning("will retry in %g s: %s", poll_s, error)
+        except Exception as error:
+            logger.warning("will retry in %g s: %s: %s", poll_s, type(error).__name__, error)
         time.sleep(poll_s)
 
 

@@ -209,7 +209,7 @@ def try_collective(spec: RunSpec, placement_group: PlacementGroup, survey: Surve
 def watch_training(run: MonitoredRun, step_s: float = DEFAULT_TIMEOUTS.step_s) -> CheckResult:
     """Whether a run ends with a checkpoint, and takes each step within `step_s`."""
     try:
-        report = list(run.reports(step_s))[-1]
+        report = list(run.reports(step_s, start_s=step_s))[-1]
     except RunError as error:
         remedy = (
             "training with this config would fail in the same way: see the message, and docs/clusters.md. "

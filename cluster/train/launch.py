@@ -20,13 +20,12 @@ from cluster.session import cluster_limits, local_session
 from cluster.storage.checkpoints import fetch_checkpoint, list_checkpoints, select_checkpoint
 from cluster.storage.location import absolute_uri, open_uri
 from cluster.storage.run_layout import RunLayout
-from cluster.train.progress import Listener, ProgressActor, ProgressBar
+from cluster.train.progress import ClearProgress, Listener, ProgressBar, start_progress_actor
+from cluster.train.restarts import Trainer, failure_message, fit_with_restarts
 from textscanner.checkpoint_files import STATE_NAME, shipped_weights
 from textscanner.config import Config
 from textscanner.config_parsing import difference, json_object
 from textscanner.errors import UserError
-
-RAY_SNAPSHOT_NAME = "checkpoint_manager_snapshot.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +57,7 @@ def train_run(spec: RunSpec, storage_uri: str, name: str, listener: Listener | N
 
     Raises:
       UserError: the folder holds a run of another config, the data is missing, or the cluster is too small.
-      RunError: the run failed more often than `train.max_failures`.
+      RunError: the run failed more often than `train.max_failures` without progress.
       StorageError: storage refused or did not answer.
 
     Example:
@@ -69,37 +68,42 @@ def train_run(spec: RunSpec, storage_uri: str, name: str, listener: Listener | N
       '/home/me/runs/first/step_00010000'
     """
     load_tensorflow()
-    from ray.train.tensorflow import TensorflowTrainer  # imports TensorFlow
-
     spec = with_absolute_uris(spec)
     config = spec.config
     describe(spec)
     check_init(config.train.init)
     layout = RunLayout(absolute_uri(storage_uri), name)
     _claim_folder(layout, config)
-    root = open_uri(layout.root)
-    # Ray refuses to resume if a checkpoint in its own list is gone. Storage and our retention decide which ones exist.
-    root.join(RAY_SNAPSHOT_NAME).delete()
     with local_session(local_cluster_cpus(spec)):
         _check_cpus(spec)
-        progress_actor = ProgressActor.remote()  # type: ignore[attr-defined]
-        trainer = TensorflowTrainer(
-            _train_loop,
-            train_loop_config={"spec": spec.to_dict(), "run_root": layout.root, "progress_actor": progress_actor},
-            scaling_config=_scaling(spec),
-            run_config=RunConfig(
-                name=name,
-                storage_path=open_uri(layout.storage_uri).path,
-                storage_filesystem=root.filesystem,
-                failure_config=FailureConfig(max_failures=spec.runtime.train.max_failures),
-            ),
-        )
+        progress_actor = start_progress_actor()
         try:
             with ProgressBar(progress_actor, config.train.num_steps, listener):
-                trainer.fit()
+                fit_with_restarts(
+                    lambda: _trainer(spec, layout, progress_actor), layout.root, spec.runtime.train.max_failures
+                )
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
-            raise RunError(_failure_message(error)) from error
+            raise RunError(failure_message(error)) from error
     return _result(config, layout)
+
+
+def _trainer(spec: RunSpec, layout: RunLayout, progress_actor: Any) -> Trainer:
+    """Ray Train's trainer of one attempt."""
+    from ray.train.tensorflow import TensorflowTrainer  # imports TensorFlow
+
+    trainer: Trainer = TensorflowTrainer(
+        _train_loop,
+        train_loop_config={"spec": spec.to_dict(), "run_root": layout.root, "progress_actor": progress_actor},
+        scaling_config=_scaling(spec),
+        run_config=RunConfig(
+            name=layout.name,
+            storage_path=open_uri(layout.storage_uri).path,
+            storage_filesystem=open_uri(layout.root).filesystem,
+            failure_config=FailureConfig(max_failures=0),  # `fit_with_restarts` restarts
+            callbacks=[ClearProgress(progress_actor)],  # type: ignore[list-item]  # Ray types the older callbacks
+        ),
+    )
+    return trainer
 
 
 def describe(spec: RunSpec) -> list[str]:
@@ -220,28 +224,6 @@ def _claim_folder(layout: RunLayout, config: Config) -> None:
             f"{layout.root} holds a run with another config: choose another name, or restore the old values. Changed:"
             "\n  " + "\n  ".join(changed)
         )
-
-
-def _failure_message(error: Exception) -> str:
-    """The last line of what each failed worker raised, or of the error if Ray names no worker; and where the logs are.
-
-    One line: Tune's callback keeps the last line of what a trial raised.
-    """
-    failures = getattr(error, "worker_failures", {}) or {}
-    reasons = [f"rank {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items())]
-    logs = _ray_logs()
-    return "; ".join([*(reasons or [_last_line(error)]), *([f"logs: {logs}"] if logs else [])])
-
-
-def _last_line(error: object) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else repr(error)
-
-
-def _ray_logs() -> str:
-    """Folder of the Ray session's logs on each node, with the workers' tracebacks; empty if Ray is not connected."""
-    node = ray._private.worker._global_node  # Ray Train's logging uses it too; there is no public equivalent
-    return str(node.get_logs_dir_path()) if node else ""
 
 
 def _result(config: Config, layout: RunLayout) -> RunResult:

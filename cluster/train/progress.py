@@ -6,21 +6,29 @@ log files, so a run without problems prints little else.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
+import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
+import ray.train
 import tqdm
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.progress_bar import LineIntervals
 
 POLL_S = 0.5
 ACTOR_TIMEOUT_S = 5.0
+LAST_FETCH_ATTEMPTS = 3
+
+logger = logging.getLogger(__name__)
 
 Progress = dict[str, float]
-"""Newest step metrics: `step`, `loss`, `images_per_s`, `data_wait_fraction`, `global_batch_size`; empty before any."""
+"""Newest step metrics: `step`, `loss`, `images_per_s`, `data_wait_fraction`, `global_batch_size`. Before the first log
+of an attempt only `step`; empty while no worker runs."""
 
 CheckpointReport = dict[str, Any]
 """A complete checkpoint in storage: `step`, `checkpoint` (its URI) and its validation metrics, if it was validated."""
@@ -29,14 +37,24 @@ Listener = Callable[[Progress, list[CheckpointReport]], None]
 """Called from a thread of the driver, with the newest progress and the checkpoints since the last call."""
 
 
-@ray.remote(num_cpus=0)
+class Delivery(NamedTuple):
+    """What the driver fetches: the newest progress, and the messages and checkpoints that it has not acknowledged."""
+
+    progress: Progress
+    messages: list[str]
+    checkpoints: list[CheckpointReport]
+    token: str
+
+
+@ray.remote(num_cpus=0, max_restarts=-1)
 class ProgressActor:
-    """Buffers what rank 0 sends until the driver fetches it."""
+    """Buffers what rank 0 sends until the driver has it."""
 
     def __init__(self) -> None:
         self._progress: Progress = {}
         self._messages: list[str] = []
         self._checkpoints: list[CheckpointReport] = []
+        self._last = Delivery({}, [], [], "")
 
     def set_progress(self, progress: Progress) -> None:
         self._progress = progress
@@ -47,11 +65,53 @@ class ProgressActor:
     def add_checkpoint(self, checkpoint: CheckpointReport) -> None:
         self._checkpoints.append(checkpoint)
 
-    def fetch(self) -> tuple[Progress, list[str], list[CheckpointReport]]:
-        """Returns the newest progress, and the messages and checkpoints added since the last call."""
-        fetched = self._progress, self._messages, self._checkpoints
-        self._messages, self._checkpoints = [], []
-        return fetched
+    def fetch(self, received: str = "") -> Delivery:
+        """Returns all that is new.
+
+        Args:
+          received: token of the last delivery that has arrived; what is not known to have arrived is delivered again.
+        """
+        if received == self._last.token:
+            del self._messages[: len(self._last.messages)]
+            del self._checkpoints[: len(self._last.checkpoints)]
+        self._last = Delivery(self._progress, self._messages.copy(), self._checkpoints.copy(), uuid.uuid4().hex)
+        return self._last
+
+
+def start_progress_actor() -> Any:
+    """Starts an actor on this process's node, whose loss ends the run anyway; elsewhere a spot node could take it."""
+    node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ProgressActor.options(scheduling_strategy=node).remote()  # type: ignore[attr-defined]
+
+
+def notify(method: Any, *arguments: Any, wait: bool = False) -> None:
+    """Calls a method of a `ProgressActor`. Without effect if the actor is lost or does not answer: neither a step nor
+    an upload may depend on the display.
+
+    Args:
+      wait: whether to wait until the actor has it, at most ACTOR_TIMEOUT_S: this process may end next.
+    """
+    try:
+        reply = method.remote(*arguments)
+        if wait:
+            ray.get(reply, timeout=ACTOR_TIMEOUT_S)
+    except Exception as error:
+        logger.warning("the driver's progress actor does not answer: %s", error)
+
+
+class ClearProgress(ray.train.UserCallback):
+    """Ray Train's callback in its controller: when workers fail, there is no progress until others run.
+
+    Args:
+      actor: handle of the run's `ProgressActor`.
+    """
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Called when workers have failed."""
+        notify(self._actor.set_progress, {})
 
 
 class ProgressBar:
@@ -66,6 +126,7 @@ class ProgressBar:
     def __init__(self, actor: Any, num_steps: int, listener: Listener | None = None) -> None:
         self._actor = actor
         self._listener = listener
+        self._received = ""  # token of the last delivery
         self._is_terminal = sys.stderr.isatty()
         self._bar = tqdm.tqdm(
             total=num_steps, unit="step", file=sys.stderr, disable=not self._is_terminal, dynamic_ncols=True
@@ -82,24 +143,28 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._update()  # what came after the last poll
+        # What came after the last poll. With stalls of the node, one attempt may time out.
+        any(self._update() for _ in range(LAST_FETCH_ATTEMPTS))
         self._bar.close()
 
     def _poll(self) -> None:
         while not self._stop.wait(POLL_S):
             self._update()
 
-    def _update(self) -> None:
+    def _update(self) -> bool:
+        """Fetches and shows what is new; returns whether the actor answered."""
         try:
-            progress, messages, checkpoints = ray.get(self._actor.fetch.remote(), timeout=ACTOR_TIMEOUT_S)
+            delivery = ray.get(self._actor.fetch.remote(self._received), timeout=ACTOR_TIMEOUT_S)
         except Exception:  # training does not depend on the actor: without it, only the display is missing
-            return
+            return False
+        self._received = delivery.token
         if self._listener:
-            self._listener(progress, checkpoints)
-        for message in messages:
+            self._listener(delivery.progress, delivery.checkpoints)
+        for message in delivery.messages:
             tqdm.tqdm.write(message, file=sys.stderr)
-        if progress:
-            self._print_progress(progress)
+        if "loss" in delivery.progress:
+            self._print_progress(delivery.progress)
+        return True
 
     def _print_progress(self, progress: Progress) -> None:
         step, num_steps = int(progress["step"]), self._bar.total

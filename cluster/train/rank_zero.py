@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import ray
 import ray.train
 
 from cluster.config import RunSpec
@@ -24,6 +23,7 @@ from cluster.storage.location import open_uri
 from cluster.tracking.metrics_writer import MetricsWriter
 from cluster.tracking.prometheus import RunMetrics
 from cluster.tracking.trackers import open_tracker
+from cluster.train.progress import Progress, notify
 from textscanner import checkpoint
 from textscanner.checkpoint import CheckpointMeta
 from textscanner.config import BEST_METRIC, WORD_ACCURACY
@@ -34,6 +34,7 @@ from textscanner.training.step import TrainingState
 
 IMAGE_WORDS = 9
 REPORT_WORDS = 32
+SIGN_INTERVAL_S = 5.0
 
 
 class RankZeroOutputs:
@@ -48,19 +49,28 @@ class RankZeroOutputs:
     def __init__(self, spec: RunSpec, run_root: str, progress_actor: Any, start_step: int) -> None:
         self._config, self._keep_checkpoints = spec.config, spec.runtime.train.keep_checkpoints
         self._run_root, self._progress_actor = run_root, progress_actor
+        self._progress: Progress = {"step": start_step}
+        self._last_sign_s = 0.0
+        notify(progress_actor.set_progress, self._progress)
         self._writer = MetricsWriter(run_root, start_step, open_tracker(run_root, spec, self.send_message))
         self._run_metrics = RunMetrics(run_root.rpartition("/")[2], resumed=start_step > 0)
 
     def send_message(self, message: str) -> None:
         """Prints a line on the driver; does not wait for it."""
-        self._progress_actor.add_message.remote(message)
+        notify(self._progress_actor.add_message, message)
 
     def log_step(self, step: int, metrics: Mapping[str, float], learning_rate: float) -> None:
         scalars = {f"train/{name}": value for name, value in metrics.items()}
         self._writer.scalars(step, scalars | {"train/learning_rate": learning_rate})
         self._run_metrics.progress(step, metrics)
-        progress = {**metrics, "step": step, "global_batch_size": self._config.train.global_batch_size}
-        self._progress_actor.set_progress.remote(progress)
+        self._progress = {**metrics, "step": step, "global_batch_size": self._config.train.global_batch_size}
+        notify(self._progress_actor.set_progress, self._progress)
+
+    def validating(self, num_rows: int) -> None:
+        """Shows the driver that the run has not stalled: `num_rows` of a validation are done."""
+        if time.monotonic() - self._last_sign_s >= SIGN_INTERVAL_S:
+            self._last_sign_s = time.monotonic()
+            notify(self._progress_actor.set_progress, self._progress | {"validated": num_rows})
 
     def log_validation(self, step: int, metrics: dict[str, float]) -> None:
         self._writer.scalars(step, metrics)
@@ -100,8 +110,8 @@ class RankZeroOutputs:
             prune(self._run_root, self._config.train.best_metric, self._keep_checkpoints)
         except StorageError as error:  # tried again after the next checkpoint
             self.send_message(f"old checkpoints were not removed: {error}")
-        # Waits for the driver: it must know of the checkpoint before this process may end.
-        ray.get(self._progress_actor.add_checkpoint.remote(metrics | {"checkpoint": target.uri}))
+        # Waits for the driver: it should know of the checkpoint before this process may end.
+        notify(self._progress_actor.add_checkpoint, metrics | {"checkpoint": target.uri}, wait=True)
         return ray.train.Checkpoint(path=target.path, filesystem=target.filesystem)
 
     def close(self, reader: Reader, meta: CheckpointMeta) -> None:

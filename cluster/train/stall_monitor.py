@@ -40,11 +40,13 @@ class MonitoredRun:
         """Waits for the end of the run, at most `timeout_s`."""
         self._thread.join(timeout_s)
 
-    def reports(self, stall_s: float) -> Iterator[CheckpointReport]:
+    def reports(self, stall_s: float, start_s: float | None = None) -> Iterator[CheckpointReport]:
         """Yields each checkpoint report of the run until it ends.
 
         Args:
-          stall_s: timeout in seconds for the next step or report.
+          stall_s: timeout in seconds for the next step, part of a validation, or report, while workers run.
+          start_s: timeout in seconds for workers to start, also after a failure; None waits for nodes as long as Ray
+            does.
 
         Raises:
           RunError: the run failed, or stalled. A bug is raised as it is, with its traceback.
@@ -53,13 +55,18 @@ class MonitoredRun:
             try:
                 yield self._reports.get(timeout=POLL_S)
             except queue.Empty:
-                if time.monotonic() - self._last_progress_s > stall_s:
-                    step = int(self._progress.get("step", 0))
-                    raise RunError(f"stalled: no step for {stall_s:.0f} s after step {step}") from None
+                self._check_stalled(stall_s, start_s)
         if isinstance(self._result, (RunError, UserError, StorageError)):
             raise RunError(str(self._result)) from None
         if isinstance(self._result, BaseException):
             raise self._result
+
+    def _check_stalled(self, stall_s: float, start_s: float | None) -> None:
+        waited_s = time.monotonic() - self._last_progress_s
+        if not self._progress and start_s is not None and waited_s > start_s:
+            raise RunError(f"stalled: no worker has started for {start_s:.0f} s")
+        if self._progress and waited_s > stall_s:
+            raise RunError(f"stalled: no step for {stall_s:.0f} s after step {int(self._progress['step'])}")
 
     def _train(self, spec: RunSpec, storage_uri: str, name: str) -> None:
         try:

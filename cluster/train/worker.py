@@ -13,7 +13,6 @@ import pathlib
 from typing import Any
 
 import numpy as np
-import ray
 import ray.train
 import tensorflow as tf
 from ray.train import CheckpointUploadMode
@@ -26,6 +25,7 @@ from cluster.data.tf_input import DistributedBatches
 from cluster.storage.checkpoint_manifest import StoredCheckpoint
 from cluster.storage.checkpoints import fetch_checkpoint, latest_valid, step_folder, verify
 from cluster.storage.location import open_uri
+from cluster.train.progress import notify
 from cluster.train.rank_zero import RankZeroOutputs
 from cluster.train.strategy import make_strategy, sum_over_workers
 from textscanner import checkpoint
@@ -134,8 +134,8 @@ def _newest_checkpoint(settings: WorkerSettings) -> tuple[StoredCheckpoint, str]
 
 
 def _send_message(settings: WorkerSettings, message: str) -> None:
-    """Waits until the driver's actor has the message: what follows may end this process."""
-    ray.get(settings.progress_actor.add_message.remote(message))
+    """Prints a line on the driver, and waits for it: what follows may end this process."""
+    notify(settings.progress_actor.add_message, message, wait=True)
 
 
 class _Worker:
@@ -199,6 +199,8 @@ class _Worker:
                 decoded = self._reader.decode_batch(rows["image"][batch])
                 truths, case_known = rows["text"][batch].tolist(), rows["case_known"][batch] > 0
                 calibration.add(dataset, truths, decoded, self._config.charset, case_known)
+                if self._outputs:
+                    self._outputs.validating(start)
         total = sum_over_workers(self._state.strategy, tf.constant(calibration.as_vector()))
         threshold, metrics = calibration.with_vector(np.asarray(total)).best(names)
         self._meta = CheckpointMeta(step, threshold, metrics)

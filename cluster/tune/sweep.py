@@ -58,7 +58,8 @@ class Sweep:
       budget_s: time limit of the whole sweep in seconds, restarts included; None for no limit.
       seed: of the samples.
       retries: number of times a failed trial is retried.
-      stall_s: a trial that takes no step for this many seconds has failed.
+      stall_s: a trial that takes no step for this many seconds has failed; the wait for nodes and the progress of a
+        validation do not count.
       warm_start: URI of an earlier sweep whose trials `tpe` learns from first; empty for none.
 
     Raises:

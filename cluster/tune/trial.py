@@ -39,7 +39,7 @@ class TrialSettings:
       spec: the run spec that samples are applied to, as a dict.
       space: the keys that are varied.
       trials_uri: folder of the trials' run folders.
-      stall_s: timeout in seconds for a step of the run.
+      stall_s: timeout in seconds for a step of the run, once its workers have started.
     """
 
     spec: dict[str, Any]
@@ -57,13 +57,28 @@ def run_trial(sample: Sample, settings: TrialSettings) -> None:
     spec = RunSpec.from_dict(settings.spec)
     spec = dataclasses.replace(spec, config=settings.space.apply(spec.config, sample))
     name = _prepare_folder(settings.trials_uri, tune.get_context().get_trial_id())
-    for checkpoint in complete_checkpoints(f"{settings.trials_uri}/{name}"):
-        if checkpoint.metrics:
-            _report({"step": checkpoint.step, "checkpoint": checkpoint.uri} | checkpoint.metrics)
+    run_root = f"{settings.trials_uri}/{name}"
+    newest_step = _report_stored(run_root, after_step=0)
     run = MonitoredRun(spec, settings.trials_uri, name)
     for report in run.reports(settings.stall_s):
         if len(report) > 2:  # more than step and checkpoint: it was validated
             _report(report)
+            newest_step = report["step"]
+    _report_stored(run_root, newest_step)
+
+
+def _report_stored(run_root: str, after_step: int) -> int:
+    """Reports the validated checkpoints in a run's folder from after a step: those from before a restart, and at the
+    end those whose own report was lost. Not the ones before: Tune expects the steps in order.
+
+    Returns:
+      the newest step that has been reported.
+    """
+    for checkpoint in complete_checkpoints(run_root):
+        if checkpoint.metrics and checkpoint.step > after_step:
+            _report({"step": checkpoint.step, "checkpoint": checkpoint.uri} | checkpoint.metrics)
+            after_step = checkpoint.step
+    return after_step
 
 
 def _report(report: CheckpointReport) -> None:

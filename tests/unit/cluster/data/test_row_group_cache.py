@@ -170,15 +170,19 @@ def test_leftovers_of_dead_writers_count_and_are_evicted(cache):
     assert cache.get(block(1)[0]) is not None
 
 
-def test_a_full_disk_costs_only_the_copy(cache, monkeypatch):
+def test_a_full_disk_costs_only_the_copy_and_is_logged_once(cache, monkeypatch, caplog):
     cache.put(*block(1))
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    row_group_cache._log_once.cache_clear()
     with monkeypatch.context() as patched:
         patched.setattr(row_group_cache.os, "replace", full)
         cache.put(*block(2))
+        cache.put(*block(3))
+    (record,) = caplog.records
+    assert record.getMessage().endswith("nothing new is cached, reading goes on without: No space left on device")
     assert [path.name for path in files_of(cache)] == [block(1)[0]]  # no temporary file either
     assert cache.get(block(2)[0]) is None
     cache.put(*block(2))

@@ -1,7 +1,6 @@
-"""Starting a run: its description, its folder, its resources, the message of a failure."""
+"""Starting a run: its description, its folder and its resources."""
 
 import json
-import types
 
 import pytest
 
@@ -10,7 +9,6 @@ from cluster.storage.run_layout import RunLayout
 from cluster.train import launch
 from cluster.train.launch import (
     _claim_folder,
-    _failure_message,
     check_init,
     cpu_shortage,
     describe,
@@ -22,20 +20,6 @@ from textscanner.errors import UserError
 from textscanner.presets import preset
 
 SPEC = RunSpec(preset("tiny"))
-
-
-def test_the_failure_message_is_the_last_line_of_each_failed_worker(monkeypatch):
-    monkeypatch.setattr(launch.ray._private.worker, "_global_node", None)
-    error = types.SimpleNamespace(worker_failures={1: "Traceback ...\n\nUserError: shard 3 is damaged", 0: "lost"})
-    assert _failure_message(error) == "rank 0: lost; rank 1: UserError: shard 3 is damaged"
-    assert _failure_message(RuntimeError("first\nlast line\n")) == "last line"
-    assert _failure_message(RuntimeError()) == "RuntimeError()"
-
-
-def test_the_failure_message_ends_with_the_folder_of_the_logs_while_ray_runs(monkeypatch):
-    node = types.SimpleNamespace(get_logs_dir_path=lambda: "/ray/session_x/logs")
-    monkeypatch.setattr(launch.ray._private.worker, "_global_node", node)
-    assert _failure_message(RuntimeError("lost")) == "lost; logs: /ray/session_x/logs"
 
 
 def test_a_run_is_described_by_its_data_batch_steps_and_model(words, tmp_path):

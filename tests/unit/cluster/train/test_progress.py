@@ -1,20 +1,22 @@
 """Progress of a run on the driver, where stderr is no terminal."""
 
+import types
+
 import pytest
 
 from cluster.train import progress
-from cluster.train.progress import ProgressBar
+from cluster.train.progress import ClearProgress, Delivery, ProgressActor, ProgressBar, notify
 
 
 class Actor:
-    """Stands for the handle of a `ProgressActor`: `fetch.remote()` returns what `replies` has next."""
+    """Stands for the handle of a `ProgressActor`: `fetch.remote(token)` returns what `replies` has next."""
 
     def __init__(self, *replies):
         self._replies = iter(replies)
         self.fetch = self
 
-    def remote(self):
-        return next(self._replies)
+    def remote(self, received):
+        return Delivery(*next(self._replies), token="")
 
 
 def metrics_at(step):
@@ -66,5 +68,62 @@ def test_a_lost_actor_does_not_disturb_the_run(monkeypatch, capsys):
         raise RuntimeError("the actor died")
 
     monkeypatch.setattr(progress.ray, "get", fail)
-    ProgressBar(Actor(None), 10)._update()
+    actor = Actor(*[({}, [], [])] * 2)
+    ProgressBar(actor, 10)._update()
+    notify(actor.fetch, "", wait=True)
     assert capsys.readouterr().err == ""
+
+
+def test_an_actor_that_cannot_be_called_does_not_disturb_the_run():
+    actor = Actor()  # `fetch.remote` fails: it has no reply
+    notify(actor.fetch, "")
+
+
+def test_there_is_no_progress_once_workers_have_failed(local_actor):
+    local_actor.set_progress({"step": 7})
+    handle = types.SimpleNamespace(set_progress=types.SimpleNamespace(remote=local_actor.set_progress))
+    ClearProgress(handle).after_exception(None, {0: RuntimeError("lost")})
+    assert local_actor.fetch().progress == {}
+
+
+@pytest.fixture
+def local_actor():
+    """The actor's class without Ray."""
+    return ProgressActor.__ray_metadata__.modified_class()
+
+
+def test_a_delivery_that_did_not_arrive_is_repeated(local_actor):
+    local_actor.add_message("resumed")
+    local_actor.add_checkpoint({"step": 10})
+    local_actor.fetch()  # lost
+    local_actor.add_checkpoint({"step": 20})
+    delivery = local_actor.fetch()
+    assert delivery.messages == ["resumed"] and delivery.checkpoints == [{"step": 10}, {"step": 20}]
+    assert local_actor.fetch(delivery.token).checkpoints == []
+
+
+def test_a_restarted_actor_keeps_what_the_driver_has_not_acknowledged(local_actor):
+    local_actor.add_checkpoint({"step": 30})
+    assert local_actor.fetch("token of the actor before").checkpoints == [{"step": 30}]
+
+
+def test_a_driver_that_times_out_receives_each_report_once(monkeypatch, local_actor):
+    class Handle:
+        class fetch:
+            remote = local_actor.fetch
+
+    timeouts = iter([True, False, False, False])
+
+    def get(reply, timeout):
+        if next(timeouts):
+            raise progress.ray.exceptions.GetTimeoutError
+        return reply
+
+    monkeypatch.setattr(progress.ray, "get", get)
+    received = []
+    bar = ProgressBar(Handle, 10, lambda _, checkpoints: received.extend(checkpoints))
+    for step in (1, 2, 3):
+        local_actor.add_checkpoint({"step": step})
+        bar._update()
+    bar._update()
+    assert received == [{"step": 1}, {"step": 2}, {"step": 3}]

@@ -86,3 +86,26 @@ def test_progress_and_reports_restart_the_timeout(monkeypatch):
         listener({"step": 7}, [checkpoint_at(7)])
 
     assert list(start(monkeypatch, train_run).reports(stall_s=0.5)) == [checkpoint_at(7)]
+
+
+def test_the_wait_for_nodes_is_not_stalling_unless_it_is_limited(monkeypatch):
+    def train_run(spec, storage_uri, name, listener):
+        listener({}, [])
+        threading.Event().wait(0.5)  # no node yet
+        listener({"step": 0}, [])
+        listener({}, [])  # the worker failed: another node is awaited
+        threading.Event().wait(0.5)
+        listener({"step": 7}, [checkpoint_at(7)])
+
+    assert list(start(monkeypatch, train_run).reports(stall_s=0.2)) == [checkpoint_at(7)]
+    with pytest.raises(RunError, match=r"^stalled: no worker has started for 0 s"):
+        list(start(monkeypatch, train_run).reports(stall_s=60, start_s=0.2))
+
+
+def test_a_validation_that_goes_on_is_not_stalling(monkeypatch):
+    def train_run(spec, storage_uri, name, listener):
+        for num_rows in range(8):
+            threading.Event().wait(0.1)
+            listener({"step": 4, "validated": num_rows}, [])
+
+    assert list(start(monkeypatch, train_run).reports(stall_s=0.3)) == []

@@ -1,0 +1,59 @@
+"""What rank 0 writes and sends, where the driver's progress actor does not answer. Storage is a local folder."""
+
+import json
+import types
+
+import pytest
+
+from cluster.config import RunSpec, override
+from cluster.storage.checkpoints import complete_checkpoints
+from cluster.train import progress, rank_zero
+from cluster.train.rank_zero import RankZeroOutputs
+from textscanner.checkpoint_files import STATE_NAME
+from textscanner.presets import preset
+
+SPEC = override(RunSpec(preset("tiny")), ["train.keep_checkpoints=1"])
+
+
+class Actor:
+    """Stands for the handle of a `ProgressActor`: calls are recorded, or fail."""
+
+    def __init__(self, fails=False):
+        self._fails, self.calls = fails, []
+
+    def __getattr__(self, method):
+        return types.SimpleNamespace(remote=lambda *arguments: self._call(method, *arguments))
+
+    def _call(self, *call):
+        if self._fails:
+            raise progress.ray.exceptions.ActorDiedError
+        self.calls.append(call)
+
+
+@pytest.fixture(autouse=True)
+def without_ray(monkeypatch):
+    monkeypatch.setattr(rank_zero, "RunMetrics", lambda *_, **__: types.SimpleNamespace(saved=lambda _: None))
+    monkeypatch.setattr(progress.ray, "get", lambda reply, timeout: reply)
+
+
+def saved(folder, step):
+    """A local checkpoint as `save` leaves it."""
+    folder.mkdir()
+    (folder / STATE_NAME).write_text(json.dumps({"step": step, "metrics": {}}))
+    return rank_zero.ray.train.Checkpoint.from_directory(str(folder))
+
+
+def test_a_lost_progress_actor_fails_neither_the_start_nor_an_upload(tmp_path):
+    outputs = RankZeroOutputs(SPEC, str(tmp_path / "run"), Actor(fails=True), start_step=0)
+    outputs.send_message("started")
+    outputs.upload({"step": 10}, saved(tmp_path / "local", 10), "step_00000010")
+    assert [checkpoint.step for checkpoint in complete_checkpoints(str(tmp_path / "run"))] == [10]
+
+
+def test_the_driver_knows_from_the_start_that_workers_run_and_that_a_validation_goes_on(tmp_path):
+    actor = Actor()
+    outputs = RankZeroOutputs(SPEC, str(tmp_path / "run"), actor, start_step=10)
+    assert actor.calls == [("set_progress", {"step": 10})]
+    outputs.validating(0)
+    outputs.validating(128)  # too soon
+    assert actor.calls[1:] == [("set_progress", {"step": 10, "validated": 0})]
