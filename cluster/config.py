@@ -32,7 +32,7 @@ class WorkerConfig:
     max_failures: int = 3
     """Automatic restarts after failures without a new checkpoint in between; -1 has no limit."""
     keep_checkpoints: int = 2
-    """Checkpoint retention: number of best checkpoints by `train.best_metric` to keep; the last is also kept."""
+    """Checkpoint retention: number of best checkpoints by `train.best_metric` to keep; the two newest are also kept."""
     tracker: Literal["none", "mlflow", "wandb"] = "none"
     """Experiment tracker that metrics are sent to (`cluster/tracking/trackers.py`)."""
 

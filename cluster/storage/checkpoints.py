@@ -1,4 +1,4 @@
-"""Checkpoints in storage: upload, list, select, verify, prune and download.
+"""Checkpoints in storage: upload, list, select, verify and download.
 
 A complete checkpoint folder holds `checkpoint_manifest.json` with step, metrics, and name, size and SHA-256 of each
 file. The manifest is added on upload and kept by `pull`. It is uploaded last, with a put that fails if the object
@@ -8,18 +8,14 @@ mistaken for a checkpoint.
 
 from __future__ import annotations
 
-import atexit
 import concurrent.futures
 import dataclasses
 import functools
 import hashlib
 import json
-import math
 import os
 import pathlib
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from typing import Literal
 
@@ -30,6 +26,7 @@ from cluster.storage.local_files import sync_file, sync_folder, write_atomically
 from cluster.storage.location import Location, absolute_uri, open_uri
 from cluster.storage.private_folder import is_own
 from cluster.storage.run_layout import SWEEP_NAME, trials_uri
+from cluster.storage.scratch import scratch_folder
 from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME, STATE_NAME, shipped_weights
 from textscanner.config import BEST_METRIC
 from textscanner.errors import UserError
@@ -45,15 +42,15 @@ def step_folder(step: int) -> str:
 
 
 def upload(folder: str | os.PathLike[str], uri: str) -> None:
-    """Uploads a local checkpoint folder, the manifest last. Leftovers of an interrupted upload are deleted first.
+    """Uploads a local checkpoint folder, the manifest last. Files of an earlier upload of the step are overwritten.
 
     Raises:
       StorageError: storage refuses or does not answer.
     """
     source, target = pathlib.Path(folder), open_uri(uri)
-    if target.names():
-        target.delete_tree()
-    target.abort_uploads()  # appear in no listing, so `names` does not show them
+    # First: the folder is incomplete until its files and its manifest are of one upload. The files are overwritten and
+    # not deleted: another process that uses the run's name may be writing them.
+    target.join(CHECKPOINT_MANIFEST_NAME).delete()
     state = json.loads((source / STATE_NAME).read_text())
     files = []
     for path in sorted(path for path in source.iterdir() if path.is_file()):
@@ -125,22 +122,6 @@ def latest_valid(run_uri: str) -> tuple[tuple[StoredCheckpoint, str] | None, lis
         else:
             return (checkpoint, folder), damaged
     return None, damaged
-
-
-def prune(run_uri: str, metric: str, keep: int) -> list[int]:
-    """Checkpoint retention: deletes all but the best `keep` checkpoints by a metric (higher is better) and the last.
-
-    Returns:
-      the steps whose checkpoints were deleted.
-    """
-    ordered = complete_checkpoints(run_uri)
-    best = sorted(ordered, key=lambda c: (c.metrics.get(metric, -math.inf), c.step), reverse=True)[:keep]
-    removed = [checkpoint for checkpoint in ordered[:-1] if checkpoint not in best]
-    for checkpoint in removed:
-        folder = open_uri(checkpoint.uri)
-        folder.join(CHECKPOINT_MANIFEST_NAME).delete()  # first: an interruption then leaves an incomplete checkpoint
-        folder.delete_tree()
-    return [checkpoint.step for checkpoint in removed]
 
 
 def list_checkpoints(run_uri: str) -> list[StoredCheckpoint]:
@@ -262,14 +243,12 @@ def fetch_checkpoint(uri: str) -> str:
     checkpoint = read_manifest(location) or select_checkpoint(list_checkpoints(absolute_uri(uri)))
     if location.is_local:
         return checkpoint.uri
-    return str(pull(checkpoint, _scratch_folder() / hashlib.sha256(checkpoint.uri.encode()).hexdigest()[:16]))
+    return str(pull(checkpoint, _download_folder() / hashlib.sha256(checkpoint.uri.encode()).hexdigest()[:16]))
 
 
 @functools.cache
-def _scratch_folder() -> pathlib.Path:
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="textscanner-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+def _download_folder() -> pathlib.Path:
+    return scratch_folder("fetched")
 
 
 def _download(source: Location, folder: pathlib.Path, file: StoredFile, advance: Callable[[int], None]) -> None:

@@ -91,6 +91,13 @@ class Location(abc.ABC):
             infos = self.filesystem.get_file_info(selector)
         return sorted((info.base_name, info.type == pyarrow.fs.FileType.Directory) for info in infos)
 
+    def changed_s(self) -> float:
+        """When this, or a file directly below, was last written, in seconds since the epoch; 0 if unknown."""
+        with translate_errors(self.uri):
+            selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True)
+            infos = [self.filesystem.get_file_info(self.path), *self.filesystem.get_file_info(selector)]
+        return max(info.mtime_ns or 0 for info in infos) / 1e9
+
     def delete(self) -> None:
         """Deletes the file if it exists."""
         with translate_errors(self.uri):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ import tensorflow as tf
 
 from cluster.storage.local_files import sync_file, write_atomically
 from cluster.storage.location import open_uri
+from cluster.storage.scratch import scratch_folder
 from cluster.tracking.trackers import SafeTracker
 from textscanner.evaluation.report import draw_report
 from textscanner.evaluation.visualization import encode_png
@@ -42,7 +42,7 @@ class MetricsWriter:
         self._tracker = tracker
         self._remote = open_uri(run_root)
         self._is_local = self._remote.is_local
-        self._folder = pathlib.Path(self._remote.path if self._is_local else tempfile.mkdtemp(prefix="metrics-"))
+        self._folder = pathlib.Path(self._remote.path if self._is_local else scratch_folder("metrics"))
         self._mirror_lock = threading.Lock()
         # By the size at its last upload: each file either grows or is written once.
         self._uploaded_bytes: dict[pathlib.Path, int] = {}

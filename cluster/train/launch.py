@@ -13,6 +13,7 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from cluster.config import RunSpec
+from cluster.data.ingest import validation_metrics
 from cluster.data.shards import read_manifest
 from cluster.errors import RunError
 from cluster.logs import load_tensorflow
@@ -110,12 +111,14 @@ def describe(spec: RunSpec) -> list[str]:
     """Describes data, batch, steps and model of a run, one line each; reads the manifests of the data sets.
 
     Raises:
-      UserError: a data set is missing, the config names none, or nothing could be learned from them.
+      UserError: a data set is missing, the config names none, nothing could be learned from them, or no validation
+        reports `train.best_metric`.
     """
     config, workers = spec.config, spec.runtime.train
     if not config.data.train:
         raise UserError("data.train is empty: name at least one prepared data set")
     train, model = config.train, config.model
+    _check_best_metric(config)
     manifests = {uri: read_manifest(uri) for uri in (*config.data.train, *config.data.val)}
     num_rows = {uri: manifest.num_rows for uri, manifest in manifests.items()}
     num_with_quads = {uri: sum(shard.num_with_quads for shard in manifests[uri].shards) for uri in config.data.train}
@@ -140,6 +143,13 @@ def describe(spec: RunSpec) -> list[str]:
         f"{config.charset.num_classes} classes, words up to {model.max_label_length} characters"
     )
     return lines
+
+
+def _check_best_metric(config: Config) -> None:
+    """By a name that no checkpoint has, retention would take the newest ones for the best."""
+    metric, reported = config.train.best_metric, validation_metrics(config.data.val)
+    if reported and metric not in reported:
+        raise UserError(f"train.best_metric is {metric!r}: must be one of {', '.join(reported)}")
 
 
 def _train_loop(settings: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ All ranks hold identical weights, so one of them writes for all. `RankZeroOutput
 from __future__ import annotations
 
 import itertools
-import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +18,10 @@ from cluster.config import RunSpec
 from cluster.data.ingest import dataset_names
 from cluster.data.shards import read_records
 from cluster.errors import StorageError
-from cluster.storage.checkpoints import prune, upload
+from cluster.storage.checkpoints import upload
 from cluster.storage.location import open_uri
+from cluster.storage.retention import prune
+from cluster.storage.scratch import scratch_folder
 from cluster.tracking.metrics_writer import MetricsWriter
 from cluster.tracking.prometheus import RunMetrics
 from cluster.tracking.trackers import open_tracker
@@ -35,6 +37,7 @@ from textscanner.training.step import TrainingState
 IMAGE_WORDS = 9
 REPORT_WORDS = 32
 SIGN_INTERVAL_S = 5.0
+MAX_PENDING_UPLOADS = 2  # one is being uploaded, one waits; each takes the size of a checkpoint on the node's disk
 
 
 class RankZeroOutputs:
@@ -51,6 +54,8 @@ class RankZeroOutputs:
         self._run_root, self._progress_actor = run_root, progress_actor
         self._progress: Progress = {"step": start_step}
         self._last_sign_s = 0.0
+        self._pending_steps: set[int] = set()  # of checkpoints that have been saved and not uploaded
+        self._upload_ended = threading.Condition()
         notify(progress_actor.set_progress, self._progress)
         self._writer = MetricsWriter(run_root, start_step, open_tracker(run_root, spec, self.send_message))
         self._run_metrics = RunMetrics(run_root.rpartition("/")[2], resumed=start_step > 0)
@@ -72,6 +77,17 @@ class RankZeroOutputs:
             self._last_sign_s = time.monotonic()
             notify(self._progress_actor.set_progress, self._progress | {"validated": num_rows})
 
+    def _wait_for_upload(self, step: int) -> None:
+        """Waits until fewer than MAX_PENDING_UPLOADS are pending, and adds this step's."""
+        begin_s = time.monotonic()
+        with self._upload_ended:
+            while len(self._pending_steps) >= MAX_PENDING_UPLOADS:
+                waited_s = time.monotonic() - begin_s  # the deadline of each request ends an upload that hangs
+                notify(self._progress_actor.set_progress, self._progress | {"waited_s": waited_s})
+                if not self._upload_ended.wait(SIGN_INTERVAL_S) and waited_s < SIGN_INTERVAL_S:
+                    self.send_message(f"step {step} waits: checkpoints are uploaded more slowly than they are saved")
+            self._pending_steps.add(step)
+
     def log_validation(self, step: int, metrics: dict[str, float]) -> None:
         self._writer.scalars(step, metrics)
         self._run_metrics.validated(metrics)
@@ -86,8 +102,12 @@ class RankZeroOutputs:
         self._writer.image(step, drawn)
 
     def save(self, state: TrainingState, meta: CheckpointMeta) -> ray.train.Checkpoint:
-        """Writes a checkpoint into a temporary folder of this node, which Ray deletes after the upload."""
-        folder = tempfile.mkdtemp(prefix="checkpoint-")
+        """Writes a checkpoint into a temporary folder of this node, which Ray deletes after the upload.
+
+        Waits if too many checkpoints are still to be uploaded: with slow storage they would fill the disk.
+        """
+        self._wait_for_upload(meta.step)
+        folder = scratch_folder("checkpoint")
         checkpoint.save(folder, state, meta)
         self._writer.flush()
         return ray.train.Checkpoint.from_directory(folder)
@@ -103,8 +123,13 @@ class RankZeroOutputs:
         """
         begin_s = time.monotonic()
         target = open_uri(self._run_root).join(folder_name)
-        self._writer.mirror()
-        upload(local.path, target.uri)
+        try:
+            self._writer.mirror()
+            upload(local.path, target.uri)
+        finally:
+            with self._upload_ended:
+                self._pending_steps.discard(int(metrics["step"]))
+                self._upload_ended.notify_all()
         self._run_metrics.saved(time.monotonic() - begin_s)
         try:
             prune(self._run_root, self._config.train.best_metric, self._keep_checkpoints)

@@ -25,6 +25,7 @@ from cluster.data.tf_input import DistributedBatches
 from cluster.storage.checkpoint_manifest import StoredCheckpoint
 from cluster.storage.checkpoints import fetch_checkpoint, latest_valid, step_folder, verify
 from cluster.storage.location import open_uri
+from cluster.storage.retention import ABANDONED_AFTER_S
 from cluster.train.progress import notify
 from cluster.train.rank_zero import RankZeroOutputs
 from cluster.train.strategy import make_strategy, sum_over_workers
@@ -126,7 +127,7 @@ def _initialize(state: TrainingState, settings: WorkerSettings, rank: int) -> Ch
 
 def _newest_checkpoint(settings: WorkerSettings) -> tuple[StoredCheckpoint, str] | None:
     """The newest checkpoint whose files match their hashes, and the local folder that it was fetched into."""
-    open_uri(settings.run_root).abort_uploads()  # left by an attempt that was killed
+    open_uri(settings.run_root).abort_uploads(ABANDONED_AFTER_S)  # left by attempts that were killed
     newest, damaged = latest_valid(settings.run_root)
     for reason in damaged:
         _send_message(settings, f"skipped a damaged checkpoint: {reason}")

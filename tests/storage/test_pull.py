@@ -16,11 +16,11 @@ from cluster.storage.checkpoints import (
     fetch_checkpoint,
     latest_valid,
     list_checkpoints,
-    prune,
     pull,
     upload,
 )
 from cluster.storage.location import open_uri
+from cluster.storage.retention import prune
 from jobs.pull import main as pull_job
 from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME, STATE_NAME, TRAINING_NAME, WEIGHTS_NAME
 from textscanner.config import BEST_METRIC
@@ -60,12 +60,15 @@ def test_only_complete_checkpoints_are_listed_and_the_best_is_pulled(run, overfi
     assert textscanner.load(fetch_checkpoint(run)).read([image]) == overfitted.readings[:1]
 
 
-def test_retention_keeps_the_best_and_the_last(run):
+def test_retention_keeps_the_best_and_the_two_newest(run):
     """Steps 10, 20, 30 have accuracy 0.9, 0.5, 0.7; the incomplete 40 is not deleted: its upload may be in progress."""
-    assert prune(run, BEST_METRIC, 2) == [20]
-    assert prune(run, BEST_METRIC, 1) == []  # 10 is the best, 30 the last
-    assert [c.step for c in list_checkpoints(run)] == [10, 30]
-    assert open_uri(f"{run}/step_00000040").names()
+    open_uri(f"{run}/step_00000005").join(WEIGHTS_NAME).write_bytes(b"of a deletion that was interrupted just now")
+    assert prune(run, BEST_METRIC, 1) == []  # 10 is the best, 20 and 30 are the newest
+    manifest = open_uri(f"{run}/step_00000030").join(CHECKPOINT_MANIFEST_NAME).read_bytes()
+    open_uri(f"{run}/step_00000040").join(CHECKPOINT_MANIFEST_NAME).write_bytes(manifest.replace(b": 30,", b": 40,"))
+    assert prune(run, BEST_METRIC, 1) == [20]
+    assert [c.step for c in list_checkpoints(run)] == [10, 30, 40]
+    assert open_uri(f"{run}/step_00000005").names()
 
 
 def test_resuming_skips_a_damaged_checkpoint(run):
@@ -137,14 +140,17 @@ def test_user_errors_name_what_there_is(run, bucket, tmp_path, capsys):
 
 
 def test_an_upload_replaces_an_interrupted_one(run, overfitted):
+    """Its files are overwritten; a file that is not this upload's may be another process's, and is left alone."""
     uri = f"{run}/step_00000040"
     location = open_uri(uri)
-    location.join("left-over").write_bytes(b"x")
+    location.join("other").write_bytes(b"x")
     upload(overfitted.checkpoint, uri)
-    assert {name for name, _ in location.names()} == {p.name for p in pathlib.Path(overfitted.checkpoint).iterdir()} | {
-        CHECKPOINT_MANIFEST_NAME
-    }
-    assert [c.uri for c in list_checkpoints(run)][-1] == uri
+    own = {path.name for path in pathlib.Path(overfitted.checkpoint).iterdir()}
+    assert {name for name, _ in location.names()} == own | {CHECKPOINT_MANIFEST_NAME, "other"}
+    for name in own:
+        assert location.join(name).read_bytes() == (pathlib.Path(overfitted.checkpoint) / name).read_bytes()
+    newest = list_checkpoints(run)[-1]
+    assert newest.uri == uri and {file.name for file in newest.files} == own
 
 
 def test_the_object_store_command_starts_reports_and_stops(tmp_path):

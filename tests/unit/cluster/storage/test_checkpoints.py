@@ -13,13 +13,13 @@ from cluster.storage.checkpoints import (
     fetch_checkpoint,
     latest_valid,
     list_checkpoints,
-    prune,
     pull,
     select_checkpoint,
     step_folder,
     upload,
     verify,
 )
+from cluster.storage.retention import prune
 from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME, STATE_NAME, WEIGHTS_NAME, shipped_weights
 from textscanner.config import BEST_METRIC
 
@@ -72,11 +72,6 @@ def test_without_metrics_the_last_is_selected(tmp_path):
     for step in (1, 2):
         save(tmp_path / "run", step, {})
     assert select_checkpoint(list_checkpoints(str(tmp_path / "run"))).step == 2
-
-
-def test_retention_keeps_the_best_and_the_last(run):
-    assert prune(str(run), BEST_METRIC, keep=1) == [20]
-    assert sorted(path.name for path in run.iterdir()) == [step_folder(step) for step in (10, 30, 40)]
 
 
 def test_a_damaged_checkpoint_is_skipped_and_reported(run):
@@ -195,3 +190,16 @@ def test_an_empty_folder_says_what_it_holds(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ValueError, match=r"holds no complete checkpoint; it holds notes\.txt"):
         list_checkpoints(str(tmp_path))
+
+
+def test_another_upload_of_a_step_overwrites_its_files_and_deletes_none(run):
+    """Another process with the run's name may be writing the same files at the same time."""
+    folder = run / step_folder(40)  # interrupted before its manifest
+    (folder / "other.bin").write_bytes(b"of the other process")
+    local = folder.parent.parent / "local_40"
+    (local / WEIGHTS_NAME).write_bytes(b"new weights")
+    upload(local, str(folder))
+    verify(folder)
+    assert (folder / WEIGHTS_NAME).read_bytes() == b"new weights" and (folder / "other.bin").exists()
+    upload(local, str(folder))  # also over a complete one
+    verify(folder)

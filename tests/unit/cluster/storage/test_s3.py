@@ -11,7 +11,6 @@ from cluster.errors import StorageError
 from cluster.storage import s3
 from cluster.storage.location import open_uri
 
-NOW = datetime.datetime.now(datetime.UTC)
 BUSY = ("SlowDown", 503)
 
 
@@ -73,7 +72,8 @@ def test_an_object_that_may_not_be_deleted_is_a_failure(answer):
 
 
 def upload_of(key, age_s):
-    return {"Key": key, "UploadId": key, "Initiated": NOW - datetime.timedelta(seconds=age_s)}
+    begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=age_s)
+    return {"Key": key, "UploadId": key, "Initiated": begin}
 
 
 def test_aborting_is_retried_and_an_upload_that_has_ended_is_no_failure(answer):
@@ -83,9 +83,9 @@ def test_aborting_is_retried_and_an_upload_that_has_ended_is_no_failure(answer):
 
 
 def test_young_uploads_may_be_another_drivers(answer):
-    answer("list_multipart_uploads", {"Uploads": [upload_of("runs/a", 30), upload_of("runs/b", 90)]})
+    answer("list_multipart_uploads", {"Uploads": [upload_of("runs/a", 60), upload_of("runs/b", 7200)]})
     answer("abort_multipart_upload", {}, Bucket="bucket", Key="runs/b", UploadId="runs/b")
-    assert open_uri("s3://bucket/runs").abort_uploads(min_age_s=60) == 1
+    assert open_uri("s3://bucket/runs").abort_uploads(min_age_s=3600) == 1
 
 
 def test_a_conditional_write_that_conflicts_is_retried(answer):

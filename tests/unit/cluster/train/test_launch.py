@@ -33,6 +33,14 @@ def test_a_run_is_described_by_its_data_batch_steps_and_model(words, tmp_path):
         describe(SPEC)
 
 
+def test_the_best_metric_must_be_one_that_validation_reports(words, tmp_path):
+    data = write_dataset(str(tmp_path / "words"), words[:16])
+    spec = override(SPEC, [f'data.train=["{data}"]', "train.best_metric=val/word_acuracy"])
+    with pytest.raises(UserError, match=r"^train\.best_metric is 'val/word_acuracy': must be one of val/word_accuracy"):
+        describe(override(spec, [f'data.val=["{data}"]']))
+    describe(spec)  # nothing is validated
+
+
 def test_a_folder_is_resumed_with_the_same_config_and_refused_with_another(tmp_path):
     layout = RunLayout(str(tmp_path), "x")
     _claim_folder(layout, SPEC.config)
