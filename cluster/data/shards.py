@@ -8,6 +8,7 @@ ingest fetches a row group in one request, and a flipped byte is detected before
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -21,14 +22,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.data.row_group_cache import RowGroupCache
-from cluster.errors import StorageError
+from cluster.errors import FileSizeError, StorageError
 from cluster.storage.location import open_uri
 from textscanner.data import schema
 from textscanner.data.schema import DATASET_MANIFEST_NAME, SCHEMA_VERSION, WordRecord
 from textscanner.errors import UserError
 
+MAX_MANIFEST_BYTES = 1 << 28  # of a billion rows
+MAX_UNKNOWN_BYTES = 1 << 20  # that pyarrow may read beside what was fetched; it reads 64 KiB to find a footer
 ROW_GROUP_ROWS = 256
-SHARD_NAME = re.compile(r"shard-[0-9-]+\.parquet")
+SHARD_NAME = re.compile(r"shard-[0-9-]{1,100}\.parquet")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +90,36 @@ class ShardInfo:
 
     @classmethod
     def from_dict(cls, entry: dict[str, Any]) -> ShardInfo:
-        return cls(**{**entry, "row_groups": tuple(RowGroup(**group) for group in entry["row_groups"])})
+        """Raises a ValueError, KeyError or TypeError if the entry cannot be one of a shard."""
+        shard = cls(**{**entry, "row_groups": tuple(RowGroup(**group) for group in entry["row_groups"])})
+        _check_shard(shard)
+        return shard
 
     def refs(self) -> Iterator[RowGroupRef]:
         """Yields the row groups in order."""
         for i, group in enumerate(self.row_groups):
             yield RowGroupRef(self.name, self.num_bytes, self.row_groups[-1].stop, i, group)
+
+
+def _check_shard(shard: ShardInfo) -> None:
+    """Whoever can write to a bucket writes its manifests, and a shard's name becomes part of a path.
+
+    Raises:
+      UserError: the name is not a shard's, or a size, a count or a hash is impossible.
+    """
+    if not isinstance(shard.name, str) or not SHARD_NAME.fullmatch(shard.name):
+        raise UserError(f"a shard's name is {shard.name!r:.80}: must match {SHARD_NAME.pattern}")
+    groups = shard.row_groups
+    edges = [0, *(edge for group in groups for edge in (group.start, group.stop)), shard.num_bytes]
+    counts = [shard.num_with_quads, shard.max_label_length, shard.num_rows, *(group.num_rows for group in groups)]
+    counts += shard.characters.values()
+    if any(type(number) is not int or number < 0 for number in (*edges, *counts)):
+        raise UserError(f"{shard.name}: a number of bytes, rows or characters is not a whole number from 0")
+    if edges != sorted(edges) or shard.num_rows != sum(group.num_rows for group in groups):
+        raise UserError(f"{shard.name}: its row groups overlap, or have not as many bytes or rows as it has")
+    hashes = (shard.sha256, *(group.sha256 for group in groups))
+    if any(not isinstance(sha256, str) or not SHA256.fullmatch(sha256) for sha256 in hashes):
+        raise UserError(f"{shard.name}: a hash is not a SHA-256 in hexadecimal")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,21 +268,25 @@ def read_manifest(dataset_uri: str) -> Manifest:
             f"{dataset_uri} is not a prepared data set (no {DATASET_MANIFEST_NAME}): convert labelled images with the "
             "command prepare, or render words with the command render"
         )
-    try:
-        return _parse_manifest(location.uri, json.loads(location.read_bytes()))
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{location.uri} is damaged ({error}): restore it, or prepare the data set again") from None
-
-
-def _parse_manifest(uri: str, content: dict[str, Any]) -> Manifest:
+    with _damage_of(location.uri):
+        content = dict(json.loads(location.read_at_most(MAX_MANIFEST_BYTES)))
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"{uri} has schema version {version}, this program reads {SCHEMA_VERSION}: prepare the data set again, or "
-            "render it again if it was rendered"
+            f"{location.uri} has schema version {version}, this program reads {SCHEMA_VERSION}: prepare the data set "
+            "again, or render it again if it was rendered"
         )
-    shards = tuple(ShardInfo.from_dict(shard) for shard in content["shards"])
-    return Manifest(version, shards, content["reject_counts"], content["origin"])
+    with _damage_of(location.uri):
+        shards = tuple(ShardInfo.from_dict(shard) for shard in content["shards"])
+        return Manifest(SCHEMA_VERSION, shards, dict(content["reject_counts"]), dict(content["origin"]))
+
+
+@contextlib.contextmanager
+def _damage_of(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FileSizeError) as error:
+        raise UserError(f"{uri} is damaged ({error}): restore it, or prepare the data set again") from None
 
 
 def read_row_group(dataset_uri: str, ref: RowGroupRef, cache: RowGroupCache | None = None) -> pa.Table:
@@ -359,6 +391,8 @@ class _Window(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         begin = self._position
         stop = self._size if size < 0 else min(begin + size, self._size)
+        if stop - begin > len(self._data) + MAX_UNKNOWN_BYTES:  # a footer that describes another file
+            raise OSError(f"bytes {begin}-{stop} were not fetched")
         known_begin, known_stop = max(begin, self._start), min(stop, self._start + len(self._data))
         content = bytearray(stop - begin)
         if known_begin < known_stop:

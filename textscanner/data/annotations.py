@@ -56,11 +56,15 @@ class Word:
 
 @dataclasses.dataclass(frozen=True)
 class Reject:
-    """A row that cannot be used, and why; a line of rejects.jsonl."""
+    """A row that cannot be used, and why; a line of rejects.jsonl. `file` and `detail` can be encoded as UTF-8."""
 
     file: str
     reason: Reason
     detail: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "file", _encodable(self.file))
+        object.__setattr__(self, "detail", _encodable(self.detail))
 
 
 def to_record(word: Word, max_label_length: int | None = None, *, case_known: bool = True) -> WordRecord | Reject:
@@ -76,6 +80,8 @@ def to_record(word: Word, max_label_length: int | None = None, *, case_known: bo
     text = clean_text(word.text)
     if not text:
         return Reject(word.source, "empty_label", "")
+    if text != _encodable(text):
+        return Reject(word.source, "bad_row", f"the label has half a character: {text}")
     if max_label_length is not None and len(text) > max_label_length:
         return Reject(word.source, "too_long", f"{len(text)} characters, at most {max_label_length}: {text}")
     if word.image is None:
@@ -84,7 +90,9 @@ def to_record(word: Word, max_label_length: int | None = None, *, case_known: bo
         height, width = decode(word.image, word.source).shape[:2]
     except ValueError as error:
         return Reject(word.source, "broken_image", str(error))
-    record = WordRecord(word.image, text, None, word.source, case_known if word.case_known is None else word.case_known)
+    record = WordRecord(
+        word.image, text, None, _encodable(word.source), case_known if word.case_known is None else word.case_known
+    )
     if word.quads is None:
         return record
     if word.quads.shape != (len(text), 4, 2):
@@ -93,6 +101,11 @@ def to_record(word: Word, max_label_length: int | None = None, *, case_known: bo
     if quads is None:
         return Reject(word.source, "box_outside", f"a box is outside the image of {width}x{height} px, or empty")
     return dataclasses.replace(record, quads=quads)
+
+
+def _encodable(text: str) -> str:
+    """With escapes for lone surrogates, which JSON can state but UTF-8 cannot."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def clean_text(text: str) -> str:
@@ -131,6 +144,8 @@ def crop_word(scene: np.ndarray, outline: np.ndarray, margin: float = 0.0) -> tu
       ValueError: no part of the word lies inside the scene.
     """
     outline = np.asarray(outline, np.float64)
+    if not np.isfinite(outline).all():
+        raise ValueError("the word's outline is not finite")
     baseline = outline[1] - outline[0] + outline[2] - outline[3]
     quarter_turns = round(float(np.arctan2(baseline[1], baseline[0])) / (np.pi / 2)) % 4
     height, width = scene.shape[:2]
@@ -147,8 +162,9 @@ def crop_word(scene: np.ndarray, outline: np.ndarray, margin: float = 0.0) -> tu
     corners = transform(outline, affine)
     low, high = corners.min(0), corners.max(0)
     space_px = margin * (high[1] - low[1])
-    low = np.maximum(np.floor(low - space_px), 0).astype(int)
-    high = np.minimum(np.ceil(high + space_px), scene.shape[1::-1]).astype(int)
+    size = scene.shape[1::-1]
+    low = np.clip(np.floor(low - space_px), 0, size).astype(int)
+    high = np.clip(np.ceil(high + space_px), 0, size).astype(int)
     if (high - low < 2).any():
         raise ValueError("no part of the word lies inside the scene")
     affine[:, 2] -= low
@@ -169,7 +185,9 @@ def encode_jpeg(image: np.ndarray) -> bytes:
 
 
 def _clip_quads(quads: np.ndarray, width: int, height: int) -> np.ndarray | None:
-    """Clips quads [n, 4, 2] to the image; None if one is outside by more than the slack, or empty."""
+    """Clips quads [n, 4, 2] to the image; None if one is outside by more than the slack, empty, or not finite."""
+    if not np.isfinite(quads).all():  # comparisons with NaN are false
+        return None
     size = np.array([width, height], np.float32)
     slack = np.maximum(QUAD_SLACK_PX, QUAD_SLACK_SHARE * size)
     if (quads < -slack).any() or (quads > size + slack).any():

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.data.importers.source import Files, batched, file_version, has, open_files, text_lines
+from cluster.data.importers.source import DAMAGED, Files, batched, file_version, has, open_files, text_lines
 from textscanner.data.annotations import Reject, Word, clean_text, quads_of_boxes
 from textscanner.data.image_files import is_image_name
 from textscanner.errors import UserError
@@ -83,7 +83,11 @@ class LabelledImages(abc.ABC):
             if isinstance(row, Reject):
                 yield row
             else:
-                image = _read_image(self._files, folder, row.file)
+                try:
+                    image = _read_image(self._files, folder, row.file)
+                except UserError as error:
+                    yield Reject(row.file, "broken_image", str(error))
+                    continue
                 yield Word(image, row.text, self.quads(row), row.file, row.case_known)
 
     @property
@@ -98,10 +102,16 @@ class LabelledImages(abc.ABC):
 
 
 def _read_image(files: Files, folder: str, name: str) -> bytes | None:
-    """Reads an image beside the label file or in `images/` there; None if it is in neither."""
+    """Reads an image beside the label file or in `images/` there; None if it is in neither.
+
+    Raises:
+      UserError: the name leads out of the folder of the data, or the file is too large.
+    """
     for candidate in (f"{folder}{name}", f"{folder}images/{name}"):
         try:
             return files.read(candidate)
+        except UserError:
+            raise
         except (KeyError, ValueError):  # a name that no file can have raises a ValueError
             continue
     return None
@@ -126,7 +136,7 @@ class JsonLines(LabelledImages):
                 if self.split is not None and row.get("split") != self.split:
                     continue
                 yield _json_label(row)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
                 yield self._bad_row(number, f"{error.__class__.__name__}: {error}")
 
 
@@ -149,7 +159,15 @@ class CommaSeparated(LabelledImages):
     """`file,text`, quoted where necessary, with or without a header."""
 
     def rows(self) -> Iterator[Row]:
-        for number, cells in enumerate(self._table(), 1):
+        table = self._table()
+        for number in itertools.count(1):
+            try:
+                cells = next(table)
+            except StopIteration:
+                return
+            except csv.Error as error:  # for example a quotation mark that is not closed
+                yield self._bad_row(number, str(error))
+                continue
             if not cells or (number == 1 and cells[0].strip().lower() in HEADER_CELLS):
                 continue
             if len(cells) < 2:
@@ -199,7 +217,7 @@ class PaddleOcr(LabelledImages):
                 continue
             try:
                 paths = json.loads(path) if path.startswith("[") else [path]
-            except ValueError:  # a file name that starts with a bracket
+            except (ValueError, RecursionError):  # a file name that starts with a bracket
                 paths = [path]
             yield from (Label(str(one), text) for one in paths)
 
@@ -230,7 +248,7 @@ class DocTr(LabelledImages):
                         yield Label(file, text)
                     else:
                         yield Reject(file, "bad_row", f"expected a text, got {str(text)[:MAX_QUOTED_CHARACTERS]}")
-        except (ijson.JSONError, UnicodeDecodeError) as error:
+        except (ijson.JSONError, ValueError, *DAMAGED) as error:
             raise UserError(f"{self.uri}/{self.label_file} is not valid JSON: {error}") from None
 
 

@@ -6,22 +6,29 @@ import dataclasses
 import functools
 import json
 import tarfile
+import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.data.importers.registry import FORMATS
-from cluster.data.importers.source import open_files
+from cluster.data.importers.source import MAX_FILE_BYTES, open_files
+from cluster.errors import StorageError
 from cluster.storage.location import Location, fetch_file, open_uri
 from textscanner.data.annotations import Reject, Word, quads_of_boxes
 from textscanner.data.image_files import IMAGE_SUFFIXES
 from textscanner.errors import UserError
 
+GZIP_MAGIC = b"\x1f\x8b"
+SAMPLE_SUFFIXES = (*IMAGE_SUFFIXES, ".txt", ".json")  # of the files of a sample that are read
 TEXT_COLUMNS = ("text", "label")
 PARQUET_BATCH_ROWS = 256
+MAX_COUNT_DIGITS = 15
+MAX_HEADER_BYTES = 1 << 20  # of a tar member's extended header, which tarfile reads as a whole
+MAX_SAMPLE_FILES = 64  # of a sample in a tar shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +44,16 @@ class Lmdb:
         """The value of `num-samples`.
 
         Raises:
-          UserError: the file has no such key.
+          UserError: the file has no such key, or fewer entries than that.
         """
         value = self._get(b"num-samples")
         if value is None or not value.isdigit():
             raise UserError(f"{self.uri} has no key num-samples: it is not a recognition data set in LMDB")
+        num_entries = int(_lmdb_environment(self._file).stat()["entries"])
+        if len(value) > MAX_COUNT_DIGITS or int(value) > num_entries:
+            raise UserError(
+                f"{self.uri} is damaged: num-samples is {value.decode():.40}, but the file has {num_entries} entries"
+            )
         return int(value)
 
     def version(self) -> str:
@@ -133,7 +145,7 @@ class ParquetFiles:
         except (pa.ArrowException, OSError) as error:
             yield Reject(f"{name}#{groups[0]}+{number}", "bad_row", f"the rest cannot be read: {error}")
 
-    def _word(self, image: dict[str, Any] | None, text: str | None, source: str) -> Word:
+    def _word(self, image: dict[str, Any] | None, text: str | None, source: str) -> Word | Reject:
         image = image or {}
         data = image.get("bytes")
         path = image.get("path")
@@ -142,12 +154,14 @@ class ParquetFiles:
                 data = open_files(self.uri).read(path)
             except KeyError:
                 data = None
+            except ValueError as error:  # a path that leads out of the folder, or that no file can have
+                return Reject(path, "broken_image", str(error))
         return Word(data, text or "", None, path or source)
 
     def _text_column(self, schema: pa.Schema, name: str) -> str:
         columns = {field.name: field.type for field in schema}
         image = columns.get("image", pa.null())
-        if pa.types.is_struct(image) and image.get_field_index("bytes") >= 0:
+        if _is_image_struct(image):
             for text in TEXT_COLUMNS:
                 type_ = columns.get(text, pa.null())
                 if pa.types.is_string(type_) or pa.types.is_large_string(type_):
@@ -165,11 +179,23 @@ class ParquetFiles:
         return of_split
 
 
+def _is_image_struct(type_: pa.DataType) -> bool:
+    """Whether it has binary `bytes`; if it has a `path`, that is a string."""
+    if not pa.types.is_struct(type_):
+        return False
+    fields = {field.name: field.type for field in type_}
+    data, path = fields.get("bytes", pa.null()), fields.get("path", pa.string())
+    is_binary = pa.types.is_binary(data) or pa.types.is_large_binary(data)
+    return bool(is_binary and (pa.types.is_string(path) or pa.types.is_large_string(path) or pa.types.is_null(path)))
+
+
 @functools.lru_cache(maxsize=64)
 def _parquet(uri: str, name: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(_location(uri, name).open())
-    except pa.ArrowException as error:
+    except StorageError:
+        raise
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{uri}: {name} is not a valid Parquet file: {error}") from None
 
 
@@ -198,7 +224,7 @@ class TarShards:
         sample: dict[str, bytes] = {}
         key = ""
         try:
-            with _location(self.uri, part).open() as raw, tarfile.open(fileobj=raw, mode="r|*") as archive:
+            with _location(self.uri, part).open() as raw, _open_tar(raw) as archive:
                 for member in archive:
                     if not member.isfile():
                         continue
@@ -207,15 +233,43 @@ class TarShards:
                     if f"{folder}{slash}{stem}" != key:
                         yield from _parse_sample(f"{part}:{key}", sample)
                         key, sample = f"{folder}{slash}{stem}", {}
-                    content = archive.extractfile(member)
-                    sample[f".{suffix.lower()}"] = content.read() if content else b""
-        except (tarfile.TarError, EOFError) as error:
+                    if len(sample) < MAX_SAMPLE_FILES:
+                        sample[f".{suffix.lower()}"] = _content(archive, member, f".{suffix.lower()}")
+        except StorageError:
+            raise
+        except (tarfile.TarError, EOFError, ValueError, OSError, zlib.error) as error:
             yield Reject(f"{part}:{key}", "bad_row", f"the rest of the archive cannot be read: {error}")
             return
         yield from _parse_sample(f"{part}:{key}", sample)
 
     def _names(self) -> list[str]:
         return _names_ending(self.uri, FORMATS["webdataset"].suffixes)
+
+
+class _BoundedTarInfo(tarfile.TarInfo):
+    """The header of a member; one that would make tarfile read gigabytes of metadata is an error."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0 or (member.size > MAX_HEADER_BYTES and not member.isreg()):
+            raise tarfile.ReadError(f"the header of {member.name!r:.80} states {member.size:,} bytes")
+        return member
+
+
+def _open_tar(raw: IO[bytes]) -> tarfile.TarFile:
+    """Front to back. Compressed with gzip or not at all: the blocks of bzip2 and xz inflate without limit in memory."""
+    is_gzip = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+    raw.seek(0)
+    return tarfile.open(fileobj=raw, mode="r|gz" if is_gzip else "r|", tarinfo=_BoundedTarInfo)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> bytes:
+    """The content of a member that belongs to a sample; empty for any other, and for one that is too large."""
+    if suffix not in SAMPLE_SUFFIXES or member.size > MAX_FILE_BYTES:
+        return b""
+    content = archive.extractfile(member)
+    return content.read() if content else b""
 
 
 def _parse_sample(name: str, files: dict[str, bytes]) -> Iterator[Word | Reject]:
@@ -232,7 +286,7 @@ def _parse_sample(name: str, files: dict[str, bytes]) -> Iterator[Word | Reject]
         boxes = row.get("boxes")
         quads: np.ndarray | None = None if boxes is None else quads_of_boxes(boxes)
         yield Word(image, str(text), quads, name)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         detail = f"no text in .txt or .json among {', '.join(files)}: {error.__class__.__name__} {error}"
         yield Reject(name, "bad_row", detail)
 

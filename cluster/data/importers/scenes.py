@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from cluster.data.importers.source import batched, file_version, open_files
+from cluster.data.importers.source import DAMAGED, batched, file_version, open_files
 from textscanner.data.annotations import Reject, Word, crop_word, encode_jpeg, quads_of_boxes, transform
 from textscanner.data.images import decode
 from textscanner.errors import UserError
@@ -158,5 +158,5 @@ class StreetViewText(Scenes):
                 return ElementTree.parse(raw).getroot().findall("image")
         except KeyError:
             raise UserError(f"{uri} does not exist") from None
-        except ElementTree.ParseError as error:
+        except (ElementTree.ParseError, LookupError, ValueError, *DAMAGED) as error:  # LookupError: its encoding
             raise UserError(f"{uri} is not valid XML: {error}") from None

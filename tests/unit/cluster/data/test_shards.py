@@ -77,7 +77,9 @@ def test_a_damaged_shard_and_an_old_manifest_are_named(tmp_path, words):
         read_manifest(uri)
 
 
-@pytest.mark.parametrize("damage", [b'{"schema_version": 1', b"\xff\xfe", b"[1]", b"{}"])
+@pytest.mark.parametrize(
+    "damage", [b'{"schema_version": 1', b"\xff\xfe", b"[1]", b"{}", b"", b"null", b"[" * 100_000, b'{"a": 1e999999}']
+)
 def test_a_damaged_manifest_is_named(words, tmp_path, damage):
     uri = write_dataset(str(tmp_path / "set"), words[:4], num_shards=1)
     whole = (tmp_path / "set" / DATASET_MANIFEST_NAME).read_bytes()
@@ -86,3 +88,41 @@ def test_a_damaged_manifest_is_named(words, tmp_path, damage):
         read_manifest(uri)
     (tmp_path / "set" / DATASET_MANIFEST_NAME).write_bytes(whole)
     assert read_manifest(uri).num_rows == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "../shard-0.parquet"},
+        {"name": "/etc/passwd"},
+        {"name": "shard-0.parquet/../../x"},
+        {"name": None},
+        {"num_bytes": 10},
+        {"num_rows": 5},
+        {"num_rows": -1},
+        {"num_with_quads": "4"},
+        {"sha256": "../../x"},
+        {"characters": {"a": "b"}},
+        {"characters": 7},
+        {"row_groups": [{"num_rows": 4, "start": 4, "stop": 2**70, "sha256": "0" * 64}]},
+        {"row_groups": [{"num_rows": 4, "start": -4, "stop": 9, "sha256": "0" * 64}]},
+        {"row_groups": [{"num_rows": 4, "start": 4, "stop": 9, "sha256": "0"}]},
+        {"row_groups": 3},
+    ],
+)
+def test_an_impossible_shard_is_refused_where_the_manifest_is_read(words, tmp_path, changes):
+    uri = write_dataset(str(tmp_path / "set"), words[:4], num_shards=1)
+    path = tmp_path / "set" / DATASET_MANIFEST_NAME
+    content = json.loads(path.read_text())
+    content["shards"][0] |= changes
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        read_manifest(uri)
+
+
+def test_a_footer_that_describes_another_file_allocates_nothing(words, tmp_path):
+    """The manifest says that the shard has a terabyte."""
+    uri = write_dataset(str(tmp_path / "set"), words[:4], num_shards=1)
+    (ref,) = read_manifest(uri).shards[0].refs()
+    with pytest.raises(UserError, match=r"shard-00000\.parquet"):
+        read_row_group(uri, dataclasses.replace(ref, shard_bytes=1 << 40))

@@ -69,3 +69,26 @@ def test_a_crop_outside_the_scene_is_refused_and_one_at_its_edge_is_clipped():
     crop, affine = crop_word(scene, quads_of_boxes([[25, 5, 10, 10]])[0], margin=0.2)
     assert crop.shape[:2] == (14, 7)
     np.testing.assert_allclose(transform(np.array([25.0, 5.0]), affine), [2, 2])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e38])
+def test_quads_that_are_not_finite_are_refused(words, value):
+    record = words[0]
+    quads = record.quads.copy()
+    quads[0, 0, 0] = value
+    assert to_record(Word(record.image, record.text, quads, "x")).reason == "box_outside"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300, -1e300])
+def test_an_outline_that_is_not_finite_or_far_away_is_not_cropped(value):
+    scene = np.zeros((20, 30, 3), np.uint8)
+    with pytest.raises(ValueError, match="word"):
+        crop_word(scene, np.array([[value, 2], [value, 2], [value, 9], [value, 9]]))
+
+
+def test_half_a_character_costs_only_its_row(words):
+    """JSON can state a lone surrogate, UTF-8 cannot."""
+    reject = to_record(Word(words[0].image, "a\ud800", None, "\udfff.jpg"))
+    assert (reject.reason, reject.file) == ("bad_row", "\\udfff.jpg")
+    reject.detail.encode()
+    assert to_record(Word(words[0].image, "ab", None, "\udfff.jpg")).source == "\\udfff.jpg"

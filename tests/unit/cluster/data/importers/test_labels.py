@@ -19,6 +19,9 @@ from textscanner.data.annotations import Reject, Word
         ("rec_gt.txt", '["a.png", "b.png"]\tone\nc.png\t[{"transcription": "x"}]\n', ["one", "one"], ["line 2"]),
         ("labels.json", '{"a.png": "é", "b.png": 7}', ["é"], ["b.png"]),
         ("labels.txt", "0.jpg two words\nalone\n", ["two words"], ["line 2"]),
+        ("labels.csv", 'a.png,b\n"' + "x" * 200_000 + "\\n" + "c.png,d\n", ["b"], ["line 2"]),
+        ("labels.jsonl", '{"file": "a", "text": "b", "boxes": [[' + "1" * 400 + ", 1, 1, 1]]}", [], ["line 1"]),
+        ("labels.jsonl", "[" * 100_000, [], ["line 1"]),
         ("labels.jsonl", '{"text": "ab"}\n\nno json\n{"file": "a", "text": "b", "boxes": "x"}', [], ["1", "3", "4"]),
     ],
 )
