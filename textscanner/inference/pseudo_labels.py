@@ -1,8 +1,11 @@
 """Pseudo-labels: character quads that a trained network predicts for words without them.
 
-A position's heat map H_k is a Gaussian around the character (`training/targets.py` draws it with a standard deviation
-that is a fixed fraction of the character's box), so its mean and standard deviation give the box back. Quads are only
-returned for readings that equal the label.
+A position's heat map H_k is a Gaussian around the character. With `targets.sigma=box`, `training/targets.py` draws it
+with a standard deviation that is a fixed fraction of the character's box (`targets.sigma_box`), so its mean and
+standard deviation give the box back, within limits: `targets.sigma_min_cells` and `targets.sigma_max_px` bound the
+deviation, so with the default values boxes below 2 cells come out larger and boxes above 32 px smaller. With
+`targets.sigma=stride` all Gaussians are equally wide and give no box. Quads are only returned for readings that equal
+the label.
 
 Shapes: B batch, H W input pixels, h w map cells, N positions.
 """
@@ -14,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from textscanner.config import ModelConfig
+from textscanner.config import ModelConfig, TargetConfig, require
 from textscanner.data.images import ResizeInfo, fit
 from textscanner.inference.decode import Decoded, Probabilities, decode_maps, probabilities
 from textscanner.inference.postprocess import READ_BATCH, pad_batch
@@ -24,9 +27,29 @@ from textscanner.model.positions import heat_mass, position_heat
 
 HEAT_FLOOR = 0.2  # fraction of a position's peak below which heat is dropped: the tail covers the whole map
 # Side of a box over the standard deviation of the heat above the floor, (x, y): medians over rendered words with known
-# boxes (docs/accuracy.md).
-BOX_PER_STD = (5.4, 5.3)
+# boxes, read by a network that was trained with targets.sigma_box = MEASURED_SIGMA_BOX.
+MEASURED_BOX_PER_STD = (5.4, 5.3)
+MEASURED_SIGMA_BOX = 0.25
 UNIT_CORNERS = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])  # TL TR BR BL around a centre
+
+
+def box_per_std(targets: TargetConfig) -> np.ndarray:
+    """Side of a box over the standard deviation of its heat, for a network trained on these targets.
+
+    Returns:
+      float64 [2], (x, y).
+
+    Raises:
+      UserError: their Gaussians do not depend on the boxes.
+    """
+    require(
+        targets.sigma == "box",
+        "targets.sigma",
+        targets.sigma,
+        "the network marks all characters equally wide, so their boxes cannot be told; give a checkpoint that was "
+        "trained with targets.sigma=box",
+    )
+    return np.array(MEASURED_BOX_PER_STD) * (MEASURED_SIGMA_BOX / targets.sigma_box)
 
 
 def heat_boxes(maps: Probabilities, model: ModelConfig) -> tf.Tensor:
@@ -61,7 +84,11 @@ class PseudoLabeler:
         Args:
           reader: the trained network.
           min_confidence: word confidence in 0..1 from which a reading is used.
+
+        Raises:
+          UserError: the network was not trained with `targets.sigma=box`.
         """
+        self._box_per_std = box_per_std(reader.config.targets)
         self.reader = reader
         self.min_confidence = min_confidence
         model = reader.config.model
@@ -92,7 +119,7 @@ class PseudoLabeler:
         decoded, boxes = self._predict(tf.constant(inputs), tf.constant(self.reader.threshold, tf.float32))
         ids, confidences, boxes = decoded.ids.numpy(), decoded.word_confidence.numpy(), boxes.numpy()
         return [
-            _box_quads(boxes[i, : len(texts[i])], resize, images[i].shape)
+            _box_quads(boxes[i, : len(texts[i])], self._box_per_std, resize, images[i].shape)
             if self._is_read_as(texts[i], case_known[i], ids[i], float(confidences[i]))
             else None
             for i, (_, resize) in enumerate(fitted)
@@ -109,10 +136,15 @@ class PseudoLabeler:
         return confidence >= self.min_confidence and reading == label
 
 
-def _box_quads(boxes: np.ndarray, resize: ResizeInfo, image_shape: tuple[int, ...]) -> np.ndarray:
-    """Quads float32 [n, 4, 2] in pixels of the original image from `heat_boxes` rows [n, 4] of the fitted one."""
+def _box_quads(
+    boxes: np.ndarray, size_per_std: np.ndarray, resize: ResizeInfo, image_shape: tuple[int, ...]
+) -> np.ndarray:
+    """Quads float32 [n, 4, 2] in pixels of the original image from `heat_boxes` rows [n, 4] of the fitted one.
+
+    `size_per_std` is from `box_per_std`.
+    """
     scale = np.array([resize.scale_x, resize.scale_y])
     centre = boxes[:, :2] / scale
-    half_size = 0.5 * boxes[:, 2:] * BOX_PER_STD / scale
+    half_size = 0.5 * boxes[:, 2:] * size_per_std / scale
     quads = centre[:, None] + UNIT_CORNERS * half_size[:, None]
     return np.asarray(np.clip(quads, 0, [image_shape[1], image_shape[0]]), np.float32)

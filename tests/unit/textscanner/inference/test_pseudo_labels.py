@@ -4,11 +4,17 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import textscanner
 from textscanner.charset import PRINTABLE_ASCII
+from textscanner.config import TargetConfig, override
 from textscanner.data.images import decode
-from textscanner.inference.pseudo_labels import PseudoLabeler
+from textscanner.errors import UserError
+from textscanner.inference.decode import Probabilities
+from textscanner.inference.pseudo_labels import UNIT_CORNERS, PseudoLabeler, box_per_std, heat_boxes
+from textscanner.presets import preset
+from textscanner.training.targets import draw_targets
 
 
 def _boxes(quads):
@@ -60,5 +66,31 @@ def test_only_confident_readings_of_the_label_get_quads(reader, overfitted, imag
     ("reading", "case_known", "is_read"), [("HOTEL", True, True), ("Hotel", True, False), ("Hotel", False, True)]
 )
 def test_a_reading_may_differ_in_case_from_a_label_whose_case_is_not_known(reading, case_known, is_read):
-    labeler = PseudoLabeler(mock.Mock(charset=PRINTABLE_ASCII), 0.5)
+    labeler = PseudoLabeler(mock.Mock(charset=PRINTABLE_ASCII, config=preset("small")), 0.5)
     assert labeler._is_read_as("HOTEL", case_known, PRINTABLE_ASCII.encode(reading), 0.9) == is_read
+
+
+@pytest.mark.parametrize("sigma_box", [0.15, 0.25, 0.4])
+def test_the_size_of_a_box_follows_from_its_heat_for_any_fraction(sigma_box):
+    """Maps that are drawn from known boxes give boxes of their size back."""
+    model, targets = preset("small").model, TargetConfig(sigma="box", sigma_box=sigma_box)
+    width_px, height_px = 16, 18
+    quads = np.zeros((1, model.max_label_length, 4, 2), np.float32)
+    for k, x in enumerate((24, 64, 104)):
+        quads[0, k] = np.array([x, 16]) + UNIT_CORNERS * (width_px / 2, height_px / 2)
+    ids = np.ones((1, model.max_label_length), np.int32)
+    maps = draw_targets(quads, ids, np.array([3], np.int32), model, targets)
+    order = tf.one_hot(maps.order, model.max_label_length + 1)[..., 1:]
+    boxes = heat_boxes(Probabilities(order, order, maps.localization), model).numpy()[0, :3]
+    sizes = boxes[:, 2:] * box_per_std(targets)
+    np.testing.assert_allclose(sizes, [[width_px, height_px]] * 3, rtol=0.15)
+
+
+def test_a_network_whose_gaussians_are_equally_wide_is_refused():
+    config = override(preset("small"), ["targets.sigma=stride"])
+    with pytest.raises(UserError) as raised:
+        PseudoLabeler(mock.Mock(config=config), 0.5)
+    assert str(raised.value) == (
+        "targets.sigma is 'stride': the network marks all characters equally wide, so their boxes cannot be told; give "
+        "a checkpoint that was trained with targets.sigma=box"
+    )
