@@ -107,19 +107,29 @@ class _HostLookup(threading.Thread):
             self.is_known = True
 
 
+def announce_with(write: Callable[[str], None]) -> None:
+    """Has the lines about retries of this process written by `write`, and not to stderr, which Ray keeps in a log."""
+    _notices.write = write
+
+
 class _Notices:
-    """Prints one line per interruption, however many threads wait for its end."""
+    """Writes one line per interruption, however many threads wait for its end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._until_s = 0.0
+        self.write: Callable[[str], None] = _print_line
 
-    def print(self, message: str, until_s: float) -> None:
+    def announce(self, message: str, until_s: float) -> None:
         with self._lock:
             if time.time() < self._until_s:
                 return
             self._until_s = until_s
-        print(message, file=sys.stderr, flush=True)
+        self.write(message)
+
+
+def _print_line(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
 _answered: set[str | None] = set()  # endpoints
@@ -133,4 +143,4 @@ def _announce(state: tenacity.RetryCallState, settings: StorageSettings) -> None
         return
     until_s = time.time() + settings.deadline_s - failed_s
     clock = time.strftime("%H:%M:%S", time.localtime(until_s))
-    _notices.print(f"{settings.server}: {error_reason(error)}; retrying until {clock}", until_s)
+    _notices.announce(f"{settings.server}: {error_reason(error)}; retrying until {clock}", until_s)

@@ -21,6 +21,7 @@ from cluster.errors import StorageError
 from cluster.storage.checkpoints import upload
 from cluster.storage.location import open_uri
 from cluster.storage.retention import prune
+from cluster.storage.s3_retries import announce_with
 from cluster.storage.scratch import scratch_folder
 from cluster.tracking.metrics_writer import MetricsWriter
 from cluster.tracking.prometheus import RunMetrics
@@ -57,6 +58,7 @@ class RankZeroOutputs:
         self._pending_steps: set[int] = set()  # of checkpoints that have been saved and not uploaded
         self._upload_ended = threading.Condition()
         notify(progress_actor.set_progress, self._progress)
+        announce_with(self.send_message)  # storage that does not answer is to be seen on the driver
         self._writer = MetricsWriter(run_root, start_step, open_tracker(run_root, spec, self.send_message))
         self._run_metrics = RunMetrics(run_root.rpartition("/")[2], resumed=start_step > 0)
 

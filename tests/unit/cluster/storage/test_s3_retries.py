@@ -86,3 +86,11 @@ def test_one_line_says_what_is_retried_and_until_when(capsys):
 def test_a_short_interruption_is_not_worth_a_line(capsys):
     with_retries(failing(LOST), StorageSettings(endpoint="http://127.0.0.1:1", deadline_s=60))
     assert capsys.readouterr().err == ""
+
+
+def test_a_worker_sends_the_line_to_its_driver(capsys):
+    lines = []
+    s3_retries.announce_with(lines.append)
+    with pytest.raises(EndpointConnectionError):
+        with_retries(failing(*[LOST] * 100), SETTINGS)
+    assert "retrying until" in lines[0] and capsys.readouterr().err == ""

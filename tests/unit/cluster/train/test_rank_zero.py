@@ -7,6 +7,7 @@ import types
 import pytest
 
 from cluster.config import RunSpec, override
+from cluster.storage import s3_retries
 from cluster.storage.checkpoints import complete_checkpoints
 from cluster.train import progress, rank_zero
 from cluster.train.rank_zero import RankZeroOutputs
@@ -36,6 +37,7 @@ class Actor:
 def without_ray(monkeypatch):
     monkeypatch.setattr(rank_zero, "RunMetrics", lambda *_, **__: types.SimpleNamespace(saved=lambda _: None))
     monkeypatch.setattr(progress.ray, "get", lambda reply, timeout: reply)
+    monkeypatch.setattr(s3_retries, "_notices", s3_retries._Notices())
 
 
 def saved(folder, step):
@@ -59,6 +61,13 @@ def test_the_driver_knows_from_the_start_that_workers_run_and_that_a_validation_
     outputs.validating(0)
     outputs.validating(128)  # too soon
     assert actor.calls[1:] == [("set_progress", {"step": 10, "validated": 0})]
+
+
+def test_storage_that_is_retried_is_announced_on_the_driver(tmp_path):
+    actor = Actor()
+    RankZeroOutputs(SPEC, str(tmp_path / "run"), actor, start_step=0)
+    s3_retries._notices.announce("AWS S3: no answer; retrying until 12:00:00", until_s=0)
+    assert actor.calls[-1] == ("add_message", "AWS S3: no answer; retrying until 12:00:00")
 
 
 def test_uploads_that_are_slower_than_saving_are_waited_for(tmp_path, monkeypatch):
