@@ -3,17 +3,17 @@
 For a word w of n characters, log P(w | image) = log P(image | w) + WEIGHT * log (P(w) / P_other(n)) + constant. The
 network gives the first term: class probabilities and presence of each position. Word frequencies give P(w). P_other(n)
 is the prior of any text that is not listed: such texts keep the network's reading, so that names, codes and numbers
-that are clear in the image stay unchanged. Lengths tried are the network's own and one more or less.
+that are clear in the image stay unchanged. Lengths tried are the network's own and one more or less. Punctuation that
+the network reads clearly before or after a word is set aside for the look-up; letters get their case from the image.
 
 Needs no TensorFlow and no training. The constants were chosen on the validation words of docs/accuracy.md.
 
-Shapes: N positions, C classes, m characters of a word, W words of one length.
+Shapes: N positions, C classes, m characters of a word.
 """
 
 from __future__ import annotations
 
 import collections
-import dataclasses
 import functools
 import math
 import pathlib
@@ -25,32 +25,59 @@ import numpy as np
 from textscanner.charset import FIRST_CHARACTER_ID, Charset
 from textscanner.checkpoint_files import NO_VOCABULARY
 from textscanner.errors import UserError
+from textscanner.inference.letter_case import LetterCase, lower
+from textscanner.inference.word_table import WordTable
 
-WEIGHT = 0.4  # of word frequencies against the image: the network is overconfident
-LOG_UNLISTED = -6.0  # log of the share of texts that are in no list ...
-LOG_UNLISTED_CHARACTER = -3.0  # ... and of each of their characters: one out of 20 equally likely ones
 MISREAD = 0.01  # probability that a character is any other one, whatever the network says
 PRESENCE_FLOOR = 1e-3  # lower bound of a presence before the logarithm
+CLEAR_PUNCTUATION = 0.5  # probability of all punctuation together from which a character at an end is not a letter
 MAX_LENGTH = 25  # longer words are not listed
 FILE_FORMAT = "a UTF-8 text file with one word per line, optionally followed by a tab and its count"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _WordTable:
-    """Words of one length m, most frequent first.
+class _Frame(NamedTuple):
+    """The part of a reading that is looked up: positions `start:stop`; the rest is punctuation that stays.
 
     Attributes:
-      ids: intp [m, W], folded class ids.
-      gains: float32 [W], WEIGHT * log (P(w) / P_other(m)), descending.
+      lengths: of the words that may stand there; other than stop - start only if nothing follows.
     """
 
-    ids: np.ndarray
-    gains: np.ndarray
+    start: int
+    stop: int
+    lengths: tuple[int, ...]
 
-    def gain_of(self, word_ids: np.ndarray) -> float | None:
-        """The gain of a word, ids intp [m]; None if it is not listed."""
-        columns = np.flatnonzero((self.ids == word_ids[:, None]).all(0))
-        return float(self.gains[columns[0]]) if len(columns) else None
+    @staticmethod
+    def of(start: int, stop: int, reading_length: int, num_positions: int) -> _Frame:
+        """The frame `start:stop` of a reading, in a network with `num_positions` positions."""
+        size = stop - start
+        lengths = (size, size - 1, size + 1) if stop == reading_length else (size,)
+        return _Frame(start, stop, tuple(m for m in lengths if start + m <= num_positions))
+
+    @property
+    def size(self) -> int:
+        """Number of positions of the reading."""
+        return self.stop - self.start
+
+
+class _Evidence(NamedTuple):
+    """What the network says about a word.
+
+    Attributes:
+      log_characters: float32 [N, C], log P(position | class) over folded classes.
+      most_likely: float32 [N], its largest value at each position.
+      ceilings: float64 [N + 1], upper bound of log P(image | text) over all texts of each length.
+    """
+
+    log_characters: np.ndarray
+    most_likely: np.ndarray
+    ceilings: np.ndarray
+
+    @staticmethod
+    def of(log_characters: np.ndarray, presence: np.ndarray, threshold: float) -> _Evidence:
+        """The evidence of class probabilities and presences; see `Vocabulary.correct`."""
+        log_present, log_end = _log_presence(presence, threshold)
+        most_likely = log_characters.max(-1)
+        return _Evidence(log_characters, most_likely, np.append(0.0, np.cumsum(most_likely + log_present)) + log_end)
 
 
 class Correction(NamedTuple):
@@ -77,19 +104,23 @@ class Vocabulary:
           words: words with probabilities or counts. Words that the charset cannot write are counted but not listed.
           charset: the network's characters.
         """
-        self._folded = _folded_classes(charset)
+        self._letter_case = LetterCase(charset)
+        folded = self._letter_case.folded
+        self._fold = np.eye(len(folded), dtype=np.float32)[folded]  # [C, C]: adds the classes of one letter up
+        self._num_characters = len(np.unique(folded)) - FIRST_CHARACTER_ID
+        self._punctuation = FIRST_CHARACTER_ID + np.flatnonzero([not c.isalnum() for c in charset.characters])
         frequencies: dict[str, float] = {}
         for word, frequency in words.items():
-            key = "".join(map(_lower, word)) if not word.islower() else word
+            key = "".join(map(lower, word)) if not word.islower() else word
             if not key.isalnum():
                 key = "".join(c for c in key if c.isalnum() or c in charset.characters)
             frequencies[key] = frequencies.get(key, 0.0) + frequency
         by_length: collections.defaultdict[int, list[str]] = collections.defaultdict(list)
         for key in frequencies:
             by_length[len(key)].append(key)
-        class_of_code = _class_table(charset, self._folded)
+        class_of_code = _class_table(charset, folded)
         total = sum(frequencies.values())
-        self._tables: dict[int, _WordTable] = {}
+        self._tables: dict[int, WordTable] = {}
         for length in range(1, MAX_LENGTH + 1):
             keys = by_length[length]
             # All words of a length as one array of code points: half a million words are looked up at once.
@@ -98,7 +129,7 @@ class Vocabulary:
             writable = (ids > 0).all(1)
             if writable.any():
                 probabilities = np.array([frequencies[key] for key in keys])[writable] / total
-                self._tables[length] = _word_table(ids[writable], probabilities)
+                self._tables[length] = WordTable.of_words(ids[writable], probabilities)
 
     def __len__(self) -> int:
         return sum(len(table.gains) for table in self._tables.values())
@@ -113,80 +144,48 @@ class Vocabulary:
         """
         length = max(1, int(np.argmin(np.append(presence >= threshold, False))))
         probabilities = scores / np.maximum(scores.sum(-1, keepdims=True), 1e-6)
-        log_characters = self._log_characters(probabilities)
-        log_present, log_end = _log_presence(presence, threshold)
-        second, first = np.sort(log_characters, -1)[:, -2:].T
-        # [N + 1]: upper bound of log P(image | w) over all texts of each length.
-        ceilings = np.append(0.0, np.cumsum(first + log_present)) + log_end
-        best_ids = np.argmax(log_characters[:length], -1)  # the network's reading
-        best = ceilings[length]
-        # Candidates: all unlisted texts of this length taken together, then listed words. Those are sorted by gain, so
-        # from some word on none can win. Listed words of the network's length differ from its reading in at least
-        # one character, which costs at least the smallest margin.
-        candidates = [np.array([best - first[:length].sum()])]
-        margins = {length: float(np.min((first - second)[:length]))}
-        for m in (length, length - 1, length + 1):
-            table = self._tables.get(m)
-            if table is None or m > len(presence):
-                continue
-            gain = table.gain_of(best_ids) if m == length else None
-            if gain is not None:
-                best = ceilings[length] + gain
-                candidates.append(np.array([best]))
-            count = int(np.searchsorted(-table.gains, ceilings[m] - margins.get(m, 0.0) - best, "right"))
-            if count == 0:
-                continue
-            log_posteriors = table.gains[:count] + (ceilings[m] - first[:m].sum())
-            for k in range(m):
-                log_posteriors = log_posteriors + log_characters[k].take(table.ids[k, :count])
-            candidates.append(log_posteriors)
-            winner = int(np.argmax(log_posteriors))
-            if log_posteriors[winner] > best:
-                best, best_ids = log_posteriors[winner], table.ids[:, winner]
-        posterior = np.float32(1 / np.exp(np.concatenate(candidates) - best).sum())
-        return self._restore_case(best_ids, probabilities, float(posterior))
+        evidence = _Evidence.of(self._log_characters(probabilities), presence, threshold)
+        read_ids = np.argmax(evidence.log_characters[:length], -1)
+        best_ids, best = read_ids, float(evidence.ceilings[length])
+        # All unlisted texts of this length taken together, then the listed words that are not negligible.
+        log_posteriors = [best - evidence.most_likely[:length].sum()]
+        for frame in self._frames(probabilities[:length], len(presence)):
+            for m in (m for m in frame.lengths if m in self._tables):
+                table, positions = self._tables[m], slice(frame.start, frame.start + m)
+                constant = evidence.ceilings[length - frame.size + m] - evidence.most_likely[positions].sum()
+                columns, found = table.search(evidence.log_characters[positions], constant, best)
+                log_posteriors.extend(found.tolist())
+                if len(found) and found.max() > best:
+                    best, word = float(found.max()), table.ids[:, columns[found.argmax()]]
+                    best_ids = np.concatenate([read_ids[: frame.start], word, read_ids[frame.stop :]])
+        posterior = 1 / np.exp(np.array(log_posteriors) - best).sum()
+        return Correction(*self._letter_case.restore(best_ids, probabilities), float(posterior))
 
     def _log_characters(self, probabilities: np.ndarray) -> np.ndarray:
-        """log P(position | class) float [N, C] over folded classes, from class probabilities float32 [N, C]."""
-        folded = np.zeros_like(probabilities)
-        np.add.at(folded.T, self._folded, probabilities.T)
-        uniform = MISREAD / max(folded.shape[-1] - FIRST_CHARACTER_ID, 1)
-        return np.asarray(np.log((1 - MISREAD) * folded + uniform))
+        """log P(position | class) float32 [N, C] over folded classes, from class probabilities float32 [N, C]."""
+        return np.asarray(np.log((1 - MISREAD) * (probabilities @ self._fold) + MISREAD / self._num_characters))
 
-    def _restore_case(self, folded_ids: np.ndarray, probabilities: np.ndarray, word_confidence: float) -> Correction:
-        """Gives each folded class id [m] the case that the network finds more likely, probabilities [N, C]."""
-        same_letter = self._folded[None, :] == folded_ids[:, None]  # [m, C]
-        candidates = np.where(same_letter, probabilities[: len(folded_ids)], -1.0)
-        return Correction(np.argmax(candidates, -1).astype(np.int32), candidates.max(-1), word_confidence)
+    def _frames(self, probabilities: np.ndarray, num_positions: int) -> list[_Frame]:
+        """The parts of a reading to look up: without punctuation around it, and the whole.
 
-
-def _folded_classes(charset: Charset) -> np.ndarray:
-    """intp [C]: for each class the class of its lower-case character, or itself if the charset has none."""
-    index = {c: i + FIRST_CHARACTER_ID for i, c in enumerate(charset.characters)}
-    special = list(range(FIRST_CHARACTER_ID))
-    return np.array([*special, *(index.get(_lower(c), i) for c, i in index.items())], np.intp)
-
-
-def _lower(character: str) -> str:
-    """Lower case, if that is a single character too."""
-    lower = character.lower()
-    return lower if len(lower) == 1 else character
+        Args:
+          probabilities: float32 [length, C], of the positions of the reading.
+          num_positions: N.
+        """
+        whole = _Frame.of(0, len(probabilities), len(probabilities), num_positions)
+        others = np.flatnonzero(probabilities[:, self._punctuation].sum(-1) < CLEAR_PUNCTUATION)
+        if not len(others):
+            return [whole]
+        inner = _Frame.of(int(others[0]), int(others[-1]) + 1, len(probabilities), num_positions)
+        return [whole] if inner == whole else [inner, whole]
 
 
 def _class_table(charset: Charset, folded: np.ndarray) -> np.ndarray:
     """intp [codes]: folded class of a character by its code point; 0 if the charset does not contain it."""
-    classes = {ord(_lower(c)): folded[i] for i, c in enumerate(charset.characters, FIRST_CHARACTER_ID)}
+    classes = {ord(lower(c)): folded[i] for i, c in enumerate(charset.characters, FIRST_CHARACTER_ID)}
     table = np.zeros(max(classes) + 2, np.intp)  # the last entry stands for all larger code points
     table[list(classes)] = list(classes.values())
     return table
-
-
-def _word_table(ids: np.ndarray, probabilities: np.ndarray) -> _WordTable:
-    """The table of words of one length: ids intp [W, m], probabilities float [W]."""
-    order = np.argsort(-probabilities, kind="stable")
-    log_unlisted = LOG_UNLISTED + LOG_UNLISTED_CHARACTER * ids.shape[1]
-    gains = WEIGHT * (np.log(probabilities[order]) - log_unlisted)
-    return _WordTable(np.ascontiguousarray(ids[order].T), gains.astype(np.float32))
 
 
 def _log_presence(presence: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import textscanner
-from textscanner.charset import ALPHANUMERIC, FIRST_CHARACTER_ID, Charset
+from textscanner.charset import ALPHANUMERIC, FIRST_CHARACTER_ID, PRINTABLE_ASCII, Charset
 from textscanner.data.images import decode
-from textscanner.inference import vocabulary
 from textscanner.inference.vocabulary import Vocabulary, load_vocabulary
+from textscanner.inference.word_table import LOG_UNLISTED, LOG_UNLISTED_CHARACTER, WEIGHT
 
 CASED = Charset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", case_sensitive=True)
 
@@ -16,7 +16,7 @@ POSITIONS = 12
 THRESHOLD = 0.5
 
 
-def network_output(charset, *positions, presence=None):
+def network_output(charset, *positions, presence=None, threshold=THRESHOLD):
     """Arguments of `correct`: per position a dict of characters and their scores."""
     scores = np.full((POSITIONS, charset.num_classes), 1e-4, np.float32)
     scores[:, 0] = 0
@@ -27,7 +27,7 @@ def network_output(charset, *positions, presence=None):
     presences[: len(positions)] = 0.95
     for k, value in (presence or {}).items():
         presences[k] = value
-    return scores, presences, THRESHOLD
+    return scores, presences, threshold
 
 
 def text(charset, correction):
@@ -58,14 +58,42 @@ def test_confident_readings_are_unchanged(english, word):
     assert correction.word_confidence > 0.5
 
 
-def test_a_weak_last_letter_is_added_or_dropped(english):
-    cut = network_output(ALPHANUMERIC, *sure("quality"), presence={6: 0.45})
+def at_odds(factor, threshold):
+    """The presence whose odds are `factor` times those of the threshold."""
+    odds = factor * threshold / (1 - threshold)
+    return odds / (1 + odds)
+
+
+@pytest.mark.parametrize("threshold", [0.15, 0.3, 0.5, 0.65])
+def test_a_weak_last_letter_is_added_or_dropped(english, threshold):
+    cut = {"presence": {6: at_odds(0.8, threshold)}, "threshold": threshold}
+    cut = network_output(ALPHANUMERIC, *sure("quality"), **cut)
     assert text(ALPHANUMERIC, english.correct(*cut)) == "quality"
-    spurious = network_output(ALPHANUMERIC, *sure("market"), {"q": 0.3, "z": 0.3}, presence={6: 0.55})
+    spurious = {"presence": {6: at_odds(1.2, threshold)}, "threshold": threshold}
+    spurious = network_output(ALPHANUMERIC, *sure("market"), {"q": 0.3, "z": 0.3}, **spurious)
     assert text(ALPHANUMERIC, english.correct(*spurious)) == "market"
 
 
-def test_the_correction_is_the_maximum_over_all_candidates():
+@pytest.mark.parametrize(("threshold", "expected"), [(0.1, "cats"), (0.2, "cats"), (0.4, "cat"), (0.65, "cat")])
+def test_length_is_judged_by_presence_against_the_threshold(threshold, expected):
+    """Presence 0.3 of the last letter; both words have the same prior."""
+    words = Vocabulary(
+        {"cat": np.exp(LOG_UNLISTED_CHARACTER), "cats": np.exp(2 * LOG_UNLISTED_CHARACTER)}, ALPHANUMERIC
+    )
+    output = network_output(ALPHANUMERIC, *sure("cats"), presence={3: 0.3}, threshold=threshold)
+    assert text(ALPHANUMERIC, words.correct(*output)) == expected
+
+
+def log_posterior(word, gain, scores, presence, threshold):
+    """As documented, written out for a single text; `scores` are log probabilities [N, C]."""
+    odds = presence / (1 - presence) * (1 - threshold) / threshold
+    here, ends = np.log(odds / (1 + odds)), np.log(1 / (1 + odds))
+    n = len(word)
+    return scores[np.arange(n), word].sum() + here[:n].sum() + ends[n] + gain
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.65])
+def test_the_correction_is_the_maximum_over_all_candidates(threshold):
     """Skipping words that cannot win changes nothing: against all of them, one by one."""
     rng = np.random.default_rng(3)
     letters = "abcd"
@@ -77,32 +105,82 @@ def test_the_correction_is_the_maximum_over_all_candidates():
     for _ in range(200):
         scores = rng.dirichlet([0.4] * 4, POSITIONS).astype(np.float32)
         scores = np.pad(scores, [(0, 0), (FIRST_CHARACTER_ID, 0)])
-        presence = np.append(rng.uniform(0.3, 1, 5), np.zeros(POSITIONS - 5)).astype(np.float32)
-        presence[0] = 0.9
-        length = int(np.argmin(np.append(presence >= THRESHOLD, False)))
+        calibrated = np.append(rng.uniform(0.3, 0.99, 5), np.full(POSITIONS - 5, 0.01))
+        calibrated[0] = 0.9
+        presence = at_odds(calibrated / (1 - calibrated), threshold).astype(np.float32)
+        length = int(np.argmin(np.append(presence >= threshold, False)))
         image = np.log(0.99 * scores + 0.01 / 4)
-        clipped = np.clip(presence.astype(np.float64), 1e-3, 1 - 1e-3)
-
-        def value(ids, image=image, clipped=clipped):
-            here, after = clipped[: len(ids)], clipped[len(ids)]
-            return image[np.arange(len(ids)), ids].sum() + np.log(here).sum() + np.log(1 - after)
-
         read = np.argmax(image[:length], -1)
-        texts = {charset.decode(read): value(read)}
+        texts = {charset.decode(read): log_posterior(read, 0.0, image, presence.astype(np.float64), threshold)}
         for word, count in listed.items():
             if abs(len(word) - length) <= 1:
-                gain = vocabulary.WEIGHT * (np.log(count / total) + 6 + 3 * len(word))
-                texts[word] = value(charset.encode(word)) + gain
-        correction = words.correct(scores, presence, THRESHOLD)
+                gain = WEIGHT * (np.log(count / total) - LOG_UNLISTED - LOG_UNLISTED_CHARACTER * len(word))
+                ids = charset.encode(word)
+                texts[word] = log_posterior(ids, gain, image, presence.astype(np.float64), threshold)
+        correction = words.correct(scores, presence, threshold)
         assert text(charset, correction) == max(texts, key=texts.get)
         changed += text(charset, correction) != charset.decode(read)
     assert 20 < changed < 180
+
+
+PUNCTUATED = Vocabulary({"hotel": 1.0, "hot": 1.0, "don't": 1.0, "c++": 0.2, "it": 1.0}, PRINTABLE_ASCII)
+
+
+def correct(*positions, **options):
+    return text(PRINTABLE_ASCII, PUNCTUATED.correct(*network_output(PRINTABLE_ASCII, *positions, **options)))
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.65])
+@pytest.mark.parametrize(("before", "after"), [("", ""), ("", "!"), ('"', '",'), ("(", ""), ("", "...")])
+def test_punctuation_around_a_word_does_not_prevent_its_correction(before, after, threshold):
+    ambiguous = [*sure("HO"), {"I": 0.6, "T": 0.3}, *sure("EL")]
+    reading = correct(*sure(before), *ambiguous, *sure(after), threshold=threshold)
+    assert reading == f"{before}HOTEL{after}"
+
+
+@pytest.mark.parametrize("word", ["!", "?!", "hotel!", "$7.50", "x7-q", "C++", "'Don't'", "a@b.de", "HOTEL!"])
+def test_clear_readings_with_punctuation_are_unchanged(word):
+    assert correct(*sure(word)) == word
+
+
+def test_a_weak_last_letter_after_punctuation_is_added():
+    assert correct(*sure("(hotel"), presence={5: 0.45}) == "(hotel"
+    assert correct(*sure("hote"), {"!": 0.5, "l": 0.4}) == "hotel"
+    assert correct(*sure("hote"), {"!": 0.99}) == "hote!"
 
 
 def test_the_case_of_the_network_is_kept():
     words = Vocabulary({"hotel": 1.0, "Hostel": 0.1}, CASED)
     upper_case = [{"H": 0.9}, {"O": 0.9}, {"I": 0.5, "T": 0.3, "t": 0.1}, {"E": 0.9}, {"L": 0.9}]
     assert text(CASED, words.correct(*network_output(CASED, *upper_case))) == "HOTEL"
+
+
+@pytest.mark.parametrize("word", ["hotel", "HOTEL", "Hotel", "hOtEl"])
+def test_the_case_of_a_word_that_is_read_correctly_is_kept(word):
+    assert correct(*sure(word)) == correct(*sure(f"{word}!"))[:-1] == word
+
+
+@pytest.mark.parametrize(
+    ("positions", "expected"),
+    [
+        ([*sure("HO"), {"I": 0.5}, *sure("EL")], "HOTEL"),
+        ([*sure("ho"), {"I": 0.5}, *sure("el")], "hotel"),  # I and l have the same shape
+        ([*sure("Ho"), {"i": 0.5}, *sure("el")], "Hotel"),
+        ([{"N": 0.5}, *sure("otel")], "Hotel"),
+        ([{"n": 0.5}, *sure("otel")], "hotel"),
+        ([{"n": 0.5}, *sure("OTEL")], "HOTEL"),
+        ([*sure("H"), {"0": 0.5, "O": 0.03, "o": 0.03}, *sure("TEL")], "HOTEL"),
+        ([*sure("h"), {"0": 0.5, "O": 0.03, "o": 0.03}, *sure("tel")], "hotel"),
+        ([*sure("ho"), {"i": 0.5, "T": 0.4}, *sure("el")], "hoTel"),  # the image shows it
+    ],
+)
+def test_a_corrected_letter_gets_the_case_of_its_position_and_of_the_other_letters(positions, expected):
+    assert correct(*positions) == expected
+    assert correct(*sure("("), *positions, *sure(")")) == f"({expected})"
+
+
+def test_all_probabilities_of_a_letter_count_in_both_cases():
+    assert correct(*sure("ho"), {"l": 0.4, "T": 0.3, "t": 0.25}, *sure("el")) == "hotel"
 
 
 def test_words_outside_the_charset_are_not_listed(tmp_path):
