@@ -237,7 +237,8 @@ class TarShards:
                         sample[f".{suffix.lower()}"] = _content(archive, member, f".{suffix.lower()}")
         except StorageError:
             raise
-        except (tarfile.TarError, EOFError, ValueError, OSError, zlib.error) as error:
+        except (tarfile.TarError, EOFError, ValueError, OSError, zlib.error, TypeError) as error:
+            # tarfile lets a TypeError through if the gzip header ends early.
             yield Reject(f"{part}:{key}", "bad_row", f"the rest of the archive cannot be read: {error}")
             return
         yield from _parse_sample(f"{part}:{key}", sample)

@@ -134,7 +134,9 @@ class _Zip:
         with self.open(name) as member:
             try:
                 data = member.read(MAX_FILE_BYTES + 1)  # the size that the archive states may be wrong
-            except DAMAGED:
+            except StorageError:
+                raise
+            except (*DAMAGED, ValueError, OSError):
                 return b""  # counted as an image that cannot be decoded
         if len(data) > MAX_FILE_BYTES:
             raise UserError(f"{name} is larger than {MAX_FILE_BYTES:,} bytes, the limit for such a file")
@@ -146,7 +148,9 @@ class _Zip:
             raise UserError(f"{name} is packed with method {member.compress_type}: only stored and deflated are read")
         try:
             return self._archive.open(member)
-        except (*DAMAGED, RuntimeError) as error:  # RuntimeError: encrypted
+        except StorageError:
+            raise
+        except (*DAMAGED, RuntimeError, ValueError, OSError) as error:  # RuntimeError: encrypted; OSError: a bad offset
             raise UserError(f"{name} cannot be unpacked: {error}") from None
 
     def names(self) -> Iterator[str]:

@@ -87,6 +87,13 @@ def test_tars_whose_blocks_inflate_without_limit_are_not_unpacked(tmp_path, mode
     assert isinstance(row, Reject)
 
 
+def test_a_gzip_header_that_ends_early_is_a_bad_row(tmp_path):
+    """Found by tests/fuzz: tarfile raises a TypeError."""
+    (tmp_path / "x.tar.gz").write_bytes(b"\x1f\x8b\x08")
+    (row,) = formats.read_all(open_source(str(tmp_path)))
+    assert isinstance(row, Reject)
+
+
 def test_a_gzipped_tar_is_recognized_by_its_content(seven_words, tmp_path):
     write_tar(tmp_path / "x.tar", [("a.jpg", seven_words[0].image), ("a.txt", b"word")], "w:gz")
     (row,) = formats.read_all(open_source(str(tmp_path)))

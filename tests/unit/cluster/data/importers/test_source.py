@@ -85,6 +85,14 @@ def test_the_size_that_an_archive_states_is_not_believed(tmp_path, monkeypatch):
         tracemalloc.stop()
 
 
+def test_a_zip_whose_offsets_are_wrong_is_damaged(tmp_path):
+    """Found by tests/fuzz: zipfile seeks to before the start, an OSError."""
+    bomb(tmp_path / "a.zip", 10)
+    (tmp_path / "a.zip").write_bytes((tmp_path / "a.zip").read_bytes()[1:])
+    (row,) = formats.read_all(open_source(str(tmp_path / "a.zip")))
+    assert isinstance(row, Reject) and "a.jpg cannot be unpacked" in row.detail
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_methods_without_a_limit_are_refused(tmp_path, method):
     bomb(tmp_path / "a.zip", 10, method)

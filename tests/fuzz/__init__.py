@@ -1,0 +1,1 @@
+"""Damaged and hostile inputs, generated: each parser accepts one or raises a UserError, and writes nothing."""
