@@ -11,18 +11,19 @@ from typing import Any
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # what Ray's own trainers derive from
 
 from cluster.config import RunSpec
 from cluster.data.ingest import validation_metrics
 from cluster.data.shards import read_manifest
 from cluster.errors import RunError
-from cluster.logs import load_tensorflow
 from cluster.session import cluster_limits, local_session
 from cluster.storage.checkpoints import fetch_checkpoint, list_checkpoints, select_checkpoint
 from cluster.storage.location import absolute_uri, open_uri
 from cluster.storage.run_layout import RunLayout
 from cluster.train.progress import ClearProgress, Listener, ProgressBar, start_progress_actor
 from cluster.train.restarts import Trainer, failure_message, fit_with_restarts
+from cluster.train.tf_config import TFConfigBackend
 from textscanner.checkpoint_files import STATE_NAME, shipped_weights
 from textscanner.config import Config
 from textscanner.config_parsing import difference, json_object
@@ -68,7 +69,6 @@ def train_run(spec: RunSpec, storage_uri: str, name: str, listener: Listener | N
       >>> train_run(spec, "runs", "first").checkpoint  # doctest: +SKIP
       '/home/me/runs/first/step_00010000'
     """
-    load_tensorflow()
     spec = with_absolute_uris(spec)
     config = spec.config
     describe(spec)
@@ -90,10 +90,9 @@ def train_run(spec: RunSpec, storage_uri: str, name: str, listener: Listener | N
 
 def _trainer(spec: RunSpec, layout: RunLayout, progress_actor: Any) -> Trainer:
     """Ray Train's trainer of one attempt."""
-    from ray.train.tensorflow import TensorflowTrainer  # imports TensorFlow
-
-    trainer: Trainer = TensorflowTrainer(
+    trainer: Trainer = DataParallelTrainer(
         _train_loop,
+        backend_config=TFConfigBackend(),
         train_loop_config={"spec": spec.to_dict(), "run_root": layout.root, "progress_actor": progress_actor},
         scaling_config=_scaling(spec),
         run_config=RunConfig(

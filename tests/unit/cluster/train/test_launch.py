@@ -1,6 +1,8 @@
 """Starting a run: its description, its folder and its resources."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -83,3 +85,24 @@ def test_the_cluster_needs_cpus_for_the_workers_and_one_reading_task(monkeypatch
     assert cpu_shortage(spec) == ""
     monkeypatch.setattr(launch, "cluster_limits", lambda: {"CPU": 8.5})
     assert "is 8, which leaves no data.cpus_per_read_task (1) of the cluster's 8.5 CPUs" in cpu_shortage(spec)
+
+
+START_RUN = """
+import sys
+from cluster.config import RunSpec
+from cluster.storage.run_layout import RunLayout
+from cluster.train import launch
+from textscanner.errors import UserError
+from textscanner.presets import preset
+try:
+    launch.train_run(RunSpec(preset("tiny")), "runs", "first")
+except UserError:  # there is no data
+    launch._trainer(RunSpec(preset("tiny")), RunLayout(sys.argv[1], "first"), None)
+    print("tensorflow" in sys.modules)
+"""
+
+
+def test_the_driver_of_a_run_does_not_load_tensorflow(tmp_path):
+    command = [sys.executable, "-c", START_RUN, str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
