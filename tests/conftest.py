@@ -1,8 +1,12 @@
 """Fixtures that several tiers share: rendered words, an object store, a Ray session, a trained network."""
 
 import dataclasses
+import os
+import pathlib
+import pickle
 import uuid
 
+import filelock
 import pytest
 
 import cluster  # noqa: F401 (quiet, before TensorFlow and Ray are imported)
@@ -10,9 +14,18 @@ from tests.factories import batch_of, rendered_records
 from textscanner.data.schema import WordRecord
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Runs tests that need Ray's default ports first: the session's own Ray cluster takes the agent's."""
-    items.sort(key=lambda item: item.get_closest_marker("default_ray_ports") is None)
+    """Orders and groups the tests for pytest-xdist, whose groups run in one process each, in this order.
+
+    All tests of a Ray cluster are one group, because another cluster on the machine takes ports that `ray start` uses.
+    It takes longest and starts first. In it, tests that need Ray's default ports come first: the session's own Ray
+    cluster takes the agent's.
+    """
+    for item in items:
+        if group := next((name for name in ("cluster", "replica") if item.get_closest_marker(name)), None):
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("default_ray_ports", "cluster")])
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +83,19 @@ class OverfittedNetwork:
 
 @pytest.fixture(scope="session")
 def overfitted(words, tmp_path_factory) -> OverfittedNetwork:
-    """Trained on 32 words until it reads all of them, for at most 600 steps."""
+    """Trained on 32 words until it reads all of them; only once, also if pytest-xdist runs several processes."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which its processes share
+    stored = folder / "overfitted.pickle"
+    with filelock.FileLock(f"{stored}.lock"):
+        if not stored.exists():
+            stored.write_bytes(pickle.dumps(_overfit(words[:32], folder / "overfitted")))
+    return pickle.loads(stored.read_bytes())
+
+
+def _overfit(training_words: list[WordRecord], folder: pathlib.Path) -> OverfittedNetwork:
+    """Trains for at most 600 steps."""
     import tensorflow as tf
 
     from textscanner import checkpoint
@@ -82,7 +107,6 @@ def overfitted(words, tmp_path_factory) -> OverfittedNetwork:
 
     settings = ["train.global_batch_size=32", "train.num_steps=600", "optimizer.final_lr_fraction=1"]
     config = override(preset("tiny"), [*settings, "optimizer.warmup_steps=20", "optimizer.learning_rate=0.01"])
-    training_words = words[:32]
     images = [decode(record.image, record.source) for record in training_words]
     state = create_state(config, tf.distribute.get_strategy())
     reader = Reader(config, state.ema_model)
@@ -93,6 +117,6 @@ def overfitted(words, tmp_path_factory) -> OverfittedNetwork:
     while len(losses) < 600 and [r.text for r in readings] != [record.text.lower() for record in training_words]:
         losses += [float(step(batch).loss) for _ in range(25)]
         readings = reader.read(images)
-    folder = tmp_path_factory.mktemp("overfitted")
+    folder.mkdir()
     checkpoint.save(folder, state, checkpoint.CheckpointMeta(state.step, reader.threshold, {BEST_METRIC: 1.0}))
     return OverfittedNetwork(training_words, str(folder), losses, step.experimental_get_tracing_count(), readings)

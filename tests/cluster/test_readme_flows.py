@@ -15,13 +15,12 @@ import tempfile
 import psutil
 import pytest
 
+from tests.factories import write_dataset
+
 pytestmark = [pytest.mark.cluster, pytest.mark.default_ray_ports, pytest.mark.timeout(900)]
 ROOT = pathlib.Path(__file__).parents[2]
-# What `make quickstart` leaves behind, in small: data sets, words, and a HOME in which a local Ray cluster has run.
-QUICKSTART = """
-textscanner render --out runs/quickstart/data/train --num-words 256
-textscanner render --out runs/quickstart/data/heldout --num-words 64 --split heldout
-"""
+# Of `make quickstart`, in small: besides data it leaves a HOME in which a local Ray cluster has run.
+QUICKSTART = "textscanner render --out runs/quickstart/data/heldout --num-words 64 --split heldout"
 
 
 def readme_lines() -> str:
@@ -74,6 +73,7 @@ def _has_home(process: psutil.Process, folder: str) -> bool:
 
 def test_the_three_flows_work_as_the_readme_states_them(project, home, words):
     environment = {"PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": home}
+    write_dataset(str(project / "runs/quickstart/data/train"), words)
     run_lines(QUICKSTART, project, environment)
     (project / "runs/quickstart/words").mkdir()
     for index, record in enumerate(words[:4]):

@@ -17,7 +17,7 @@ from jobs.prepare import main as prepare_job
 from tests import formats
 from textscanner.data.schema import DATASET_MANIFEST_NAME
 
-pytestmark = pytest.mark.storage
+pytestmark = [pytest.mark.storage, pytest.mark.cluster]
 
 
 def put(folder: pathlib.Path, uri: str) -> None:

@@ -18,7 +18,7 @@ from tests.factories import rendered_records, write_dataset
 from tests.storage.proxy import Proxy
 from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME
 
-pytestmark = [pytest.mark.storage, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.storage, pytest.mark.cluster, pytest.mark.timeout(600)]
 
 NUM_STEPS = 20
 RESET_PROBABILITY = 0.02
