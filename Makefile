@@ -55,7 +55,7 @@ quickstart: $(if $(STORAGE),$(DEVELOPMENT),$(RUNTIME)) ## render words, train on
 
 # Two processes: the tests of a Ray cluster, one after the other, and beside them all others (tests/conftest.py).
 test: $(DEVELOPMENT) ## all tests: real processes, a real local Ray cluster, a real S3 server
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 check: $(DEVELOPMENT) ## format, lint, types, spelling, workflows, documentation with its links; no tests
 	@$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ import os
 import pathlib
 import pickle
 import uuid
+from typing import Any
 
 import filelock
 import pytest
@@ -13,19 +14,33 @@ import cluster  # noqa: F401 (quiet, before TensorFlow and Ray are imported)
 from tests.factories import batch_of, rendered_records
 from textscanner.data.schema import WordRecord
 
+# Two Ray clusters at once disturb each other: each node's agent takes the same port.
+RAY_FOLDERS = ("tests/cluster/", "tests/storage/")
+WITHOUT_RAY = ("tests/storage/test_pull.py", "tests/storage/test_storage.py")
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+
+def _group(nodeid: str) -> str:
+    """Of the tests that must run in one process: all that use a Ray cluster; otherwise those of a file."""
+    file = nodeid.partition("::")[0]
+    return "ray" if file.startswith(RAY_FOLDERS) and file not in WITHOUT_RAY else file
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Orders and groups the tests for pytest-xdist, whose groups run in one process each, in this order.
+    """The tests of a Ray cluster come first, as they take longest; of these the ones that need Ray's default ports:
+    the session's own Ray cluster takes the agent's."""
+    items.sort(key=lambda item: (item.get_closest_marker("default_ray_ports") is None, _group(item.nodeid) != "ray"))
 
-    All tests of a Ray cluster are one group, because another cluster on the machine takes ports that `ray start` uses.
-    It takes longest and starts first. In it, tests that need Ray's default ports come first: the session's own Ray
-    cluster takes the agent's.
-    """
-    for item in items:
-        if group := next((name for name in ("cluster", "replica") if item.get_closest_marker(name)), None):
-            item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("default_ray_ports", "cluster")])
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Gives each process of pytest-xdist whole groups. Its own `--dist loadgroup` groups nothing with pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    return GroupScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
