@@ -53,7 +53,7 @@ $(DEVELOPMENT): requirements-dev.lock pyproject.toml | $(BIN)/python
 quickstart: $(if $(STORAGE),$(DEVELOPMENT),$(RUNTIME)) ## render words, train on two workers, read unseen words: runs/quickstart/; STORAGE=s3 uses a bucket
 	@$(BIN)/python -m jobs.quickstart $(if $(STORAGE),--storage $(STORAGE))
 
-# Two processes: the tests of a Ray cluster, one after the other, and beside them all others (tests/conftest.py).
+# Two processes, which share the groups of tests/conftest.py.
 test: $(DEVELOPMENT) ## all tests: real processes, a real local Ray cluster, a real S3 server
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 import ray.data
+from ray._private.parameter import RayParams
 from ray._private.state import state  # Ray Train uses it too; there is no public equivalent
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
@@ -60,11 +61,14 @@ def _start_local_cluster(num_cpus: int, state_api: bool) -> None:
 
     The cluster gets a token of its own. Ray would otherwise write one to ~/.ray/auth_token, and from then on
     `ray start --head` on this machine would demand a token that `ray job submit` does not send.
+
+    The node's agent gets a free port. The default one would be taken from a cluster that `ray start` makes on this
+    machine, which then could not run jobs ("No available agent to submit job").
     """
     port = _free_port() if state_api else DISCARD_PORT
     variables = {API_ADDRESS: f"http://127.0.0.1:{port}", AUTH_TOKEN: _token(), s3_settings.ANSWERED: "1"}
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", IDLE_WORKER_TIMEOUT_MS)
-    with _environment(variables, restored=[*variables, AUTH_MODE]):
+    with _environment(variables, restored=[*variables, AUTH_MODE]), _free_agent_port():
         ray.init(
             address="local",
             num_cpus=num_cpus,
@@ -73,6 +77,17 @@ def _start_local_cluster(num_cpus: int, state_api: bool) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+
+
+@contextmanager
+def _free_agent_port() -> Iterator[None]:
+    """Lets `ray.init` choose a free port for the node's agent; it has no parameter for it, `ray start` has one."""
+    original = RayParams.__init__
+    RayParams.__init__ = functools.partialmethod(original, dashboard_agent_listen_port=0)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        RayParams.__init__ = original  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -14,21 +14,20 @@ import cluster  # noqa: F401 (quiet, before TensorFlow and Ray are imported)
 from tests.factories import batch_of, rendered_records
 from textscanner.data.schema import WordRecord
 
-# Two Ray clusters at once disturb each other: each node's agent takes the same port.
-RAY_FOLDERS = ("tests/cluster/", "tests/storage/")
-WITHOUT_RAY = ("tests/storage/test_pull.py", "tests/storage/test_storage.py")
+# Folders whose tests run in one process each, one after the other: they share a Ray cluster and an S3 server, and two
+# of them at a time are as much as two cores take. They come first, as they take longest.
+GROUPED_FOLDERS = ("tests/cluster/", "tests/storage/")
 
 
 def _group(nodeid: str) -> str:
-    """Of the tests that must run in one process: all that use a Ray cluster; otherwise those of a file."""
+    """The tests of a group run in one process: those of a folder above, otherwise those of a file."""
     file = nodeid.partition("::")[0]
-    return "ray" if file.startswith(RAY_FOLDERS) and file not in WITHOUT_RAY else file
+    return next((folder for folder in GROUPED_FOLDERS if file.startswith(folder)), file)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a Ray cluster come first, as they take longest; of these the ones that need Ray's default ports:
-    the session's own Ray cluster takes the agent's."""
-    items.sort(key=lambda item: (item.get_closest_marker("default_ray_ports") is None, _group(item.nodeid) != "ray"))
+    """Puts the groups that take longest first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(GROUPED_FOLDERS))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -26,6 +26,7 @@ from textscanner.errors import UserError
 from textscanner.inference.reader import Reader
 from textscanner.model import build_without_pretrained
 from textscanner.model.heads import CLASS_LOGITS
+from textscanner.model.language import LANGUAGE_EMBEDDING, LANGUAGE_LOGITS
 from textscanner.training.step import TrainingState
 
 
@@ -122,16 +123,16 @@ def initialize(path: str | pathlib.Path, state: TrainingState) -> list[str]:
     folder = pathlib.Path(path)
     arrays = _read_arrays(folder / WEIGHTS_NAME)
     old_charset, new_charset = read_config(folder).charset, state.config.charset
-    columns = _matching_classes(old_charset, new_charset)
+    classes = _matching_classes(old_charset, new_charset)
     not_loaded: list[str] = []
     for name, variable in _by_path(state.model.weights).items():
         array = arrays.get(name)
-        is_classifier = name.startswith(f"{CLASS_LOGITS}/")
-        if is_classifier and array is not None and array.shape[:-1] == tuple(variable.shape[:-1]):
-            # The classifier may have the right shape but stand for other characters.
-            if (columns < 0).any():
+        axis = _class_axis(name)
+        # The array may have the right shape but stand for other characters.
+        if array is not None and axis is not None:
+            array = _rearrange(array, np.array(variable.numpy()), axis, classes, old_charset.num_classes)
+            if (classes < 0).any():
                 not_loaded.append(name)
-            array = np.where(columns < 0, variable.numpy(), array[..., columns])
         if array is not None and array.shape == tuple(variable.shape):
             variable.assign(array)
         else:
@@ -166,6 +167,35 @@ def _matching_classes(old: Charset, new: Charset) -> np.ndarray:
     ids = {character: i for i, character in enumerate(old.characters, FIRST_CHARACTER_ID)}
     characters = (ids.get(c, ids.get(c.swapcase(), -1)) for c in new.characters)
     return np.array([*range(FIRST_CHARACTER_ID), *characters], np.int32)
+
+
+def _class_axis(name: str) -> int | None:
+    """The axis of an array that ends in one entry per class; None if there is none."""
+    if name.startswith((f"{CLASS_LOGITS}/", f"{LANGUAGE_LOGITS}/")):
+        return -1
+    return 0 if name == f"{LANGUAGE_EMBEDDING}/kernel" else None
+
+
+def _rearrange(old: np.ndarray, new: np.ndarray, axis: int, classes: np.ndarray, num_old: int) -> np.ndarray:
+    """The entries of `old`, rearranged along an axis for the classes of another charset.
+
+    Args:
+      old, new: the axis ends in the classes of the old and of the new charset; what precedes them on it is kept.
+      axis: 0 or -1.
+      classes: from `_matching_classes`; -1 keeps the entry of `new`.
+      num_old: classes of the old charset.
+
+    Returns:
+      an array of the shape of `new`; `old` if the other sizes differ.
+    """
+    old_first, new_first = np.moveaxis(old, axis, 0), np.moveaxis(new, axis, 0)
+    num_before = len(new_first) - len(classes)
+    if old_first.shape[1:] != new_first.shape[1:] or len(old_first) != num_before + num_old:
+        return old
+    matched = old_first[num_before + np.maximum(classes, 0)]
+    is_new = (classes < 0).reshape(-1, *[1] * (new.ndim - 1))
+    entries = np.concatenate([old_first[:num_before], np.where(is_new, new_first[num_before:], matched)])
+    return np.moveaxis(entries, 0, axis)
 
 
 def export_weights(path: str | pathlib.Path, out: str | pathlib.Path) -> None:

@@ -84,7 +84,8 @@ class ModelConfig:
     max_label_length: int = 30
     """N, the longest word in characters; 1 to 200."""
     language_blocks: int = 0
-    """Transformer blocks of the language module over a word's positions (`model/language.py`); 0 removes it."""
+    """Transformer blocks of the language module over a word's positions (`model/language.py`); 0 removes it. It
+    learns where `losses.word_weight` is positive."""
     language_channels: int = 96
     """Channels of the language module; a multiple of 32."""
     activation: Literal["relu", "silu"] = "relu"
@@ -258,7 +259,7 @@ class LossConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class OptimizerConfig:
-    """AdamW with linear warm-up, a constant rate and cosine decay."""
+    """AdamW with a warmup-stable-decay schedule."""
 
     learning_rate: float = 1e-3
     """Peak learning rate, after warm-up."""
@@ -270,7 +271,7 @@ class OptimizerConfig:
     """Last fraction of the steps over which the rate decays: 1 decays from the end of the warm-up, 0 never (a run that
     another one continues); 0 to 1."""
     final_lr_fraction: float = 0.01
-    """Learning rate at the last step, as a fraction of the peak; 0 to 1."""
+    """Learning rate at the end of the decay, as a fraction of the peak; 0 to 1."""
     clip_norm: float = 5.0
     """Global norm to which the all-reduced gradient is clipped; 0 turns clipping off."""
     ema_momentum: float = 0.0

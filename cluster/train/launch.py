@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -19,6 +20,7 @@ from cluster.data.shards import read_manifest
 from cluster.errors import RunError
 from cluster.session import cluster_limits, local_session
 from cluster.storage.checkpoints import fetch_checkpoint, list_checkpoints, select_checkpoint
+from cluster.storage.lease import exclusive
 from cluster.storage.location import absolute_uri, open_uri
 from cluster.storage.run_layout import RunLayout
 from cluster.train.progress import ClearProgress, Listener, ProgressBar, start_progress_actor
@@ -47,7 +49,9 @@ class RunResult:
     run_root: str
 
 
-def train_run(spec: RunSpec, storage_uri: str, name: str, listener: Listener | None = None) -> RunResult:
+def train_run(
+    spec: RunSpec, storage_uri: str, name: str, listener: Listener | None = None, *, in_sweep: bool = False
+) -> RunResult:
     """Trains a run in `storage_uri/name`; the same call resumes it from its newest checkpoint.
 
     Joins the Ray cluster that this process is connected to, or starts one on this machine.
@@ -56,10 +60,12 @@ def train_run(spec: RunSpec, storage_uri: str, name: str, listener: Listener | N
       storage_uri: folder or bucket of all runs.
       name: the run's folder in it.
       listener: called with progress and checkpoint reports, from another thread.
+      in_sweep: the run belongs to a sweep, whose driver holds the lease on its folder.
 
     Raises:
-      UserError: the folder holds a run of another config, the data is missing, or the cluster is too small.
-      RunError: the run failed more often than `train.max_failures` without progress.
+      UserError: another process trains this run, the folder holds a run of another config, the data is missing, or the
+        cluster is too small.
+      RunError: the run failed more often than `train.max_failures` without progress, or another process took it over.
       StorageError: storage refused or did not answer.
 
     Example:
@@ -74,18 +80,24 @@ def train_run(spec: RunSpec, storage_uri: str, name: str, listener: Listener | N
     describe(spec)
     check_init(config.train.init)
     layout = RunLayout(absolute_uri(storage_uri), name)
-    _claim_folder(layout, config)
+    with contextlib.nullcontext() if in_sweep else exclusive(layout.root):
+        _claim_folder(layout, config)
+        _train(spec, layout, listener)
+    return _result(config, layout)
+
+
+def _train(spec: RunSpec, layout: RunLayout, listener: Listener | None) -> None:
+    """Trains to the last step on the connected Ray cluster, or on one of this machine."""
     with local_session(local_cluster_cpus(spec)):
         _check_cpus(spec)
         progress_actor = start_progress_actor()
         try:
-            with ProgressBar(progress_actor, config.train.num_steps, listener):
+            with ProgressBar(progress_actor, spec.config.train.num_steps, listener):
                 fit_with_restarts(
                     lambda: _trainer(spec, layout, progress_actor), layout.root, spec.runtime.train.max_failures
                 )
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
             raise RunError(failure_message(error)) from error
-    return _result(config, layout)
 
 
 def _trainer(spec: RunSpec, layout: RunLayout, progress_actor: Any) -> Trainer:

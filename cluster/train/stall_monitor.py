@@ -70,7 +70,7 @@ class MonitoredRun:
 
     def _train(self, spec: RunSpec, storage_uri: str, name: str) -> None:
         try:
-            self._result = train_run(spec, storage_uri, name, self._listen)
+            self._result = train_run(spec, storage_uri, name, self._listen, in_sweep=True)
         except BaseException as error:  # re-raised by `reports`, in the thread that waits
             self._result = error
 

@@ -19,6 +19,7 @@ from cluster.config import RunSpec
 from cluster.data.ingest import validation_metrics
 from cluster.errors import RunError
 from cluster.session import cluster_limits, local_session
+from cluster.storage.lease import exclusive
 from cluster.storage.location import Location, absolute_uri, open_uri
 from cluster.storage.run_layout import TUNE_NAME, SweepLayout
 from cluster.train.launch import check_init, describe, local_cluster_cpus, with_absolute_uris
@@ -188,8 +189,9 @@ def run_sweep(sweep: Sweep) -> SweepResults:
     """Runs a sweep, or resumes it; returns the results of all trials.
 
     Raises:
-      UserError: the folder holds another sweep, the data is missing, or no trial fits the cluster.
-      RunError: no trial reported a result, or Ray Tune ended before all trials were done.
+      UserError: another process runs this sweep, the folder holds another sweep, the data is missing, or no trial fits
+        the cluster.
+      RunError: no trial reported a result, Ray Tune ended before all trials were done, or another process took over.
 
     Example:
       >>> from cluster.config import RunSpec, override
@@ -205,7 +207,7 @@ def run_sweep(sweep: Sweep) -> SweepResults:
     describe(spec)
     check_init(spec.config.train.init)
     # The State API: only with it does Ray Train free the resources of a trial that was stopped.
-    with local_session(local_cluster_cpus(spec), state_api=True):
+    with exclusive(layout.root), local_session(local_cluster_cpus(spec), state_api=True):
         max_concurrent = max_concurrent_trials(spec, cluster_limits())
         _claim_folder(sweep)
         tuner = _tuner(sweep, spec, max_concurrent)

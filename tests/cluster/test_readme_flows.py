@@ -17,7 +17,7 @@ import pytest
 
 from tests.factories import write_dataset
 
-pytestmark = [pytest.mark.cluster, pytest.mark.default_ray_ports, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 ROOT = pathlib.Path(__file__).parents[2]
 # Of `make quickstart`, in small: besides data it leaves a HOME in which a local Ray cluster has run.
 QUICKSTART = "textscanner render --out runs/quickstart/data/heldout --num-words 64 --split heldout"

@@ -14,11 +14,12 @@ import keras
 from keras import ops
 
 from textscanner.config import ModelConfig
-from textscanner.model.layers import CellPositions, transformer_blocks
+from textscanner.model.layers import PositionEmbedding, transformer_blocks
 from textscanner.model.positions import heat_mass, pool, position_heat
 
 PRESENCE_FLOOR = 1e-4  # mixed into a position's presence before the logarithm
-LANGUAGE_LOGITS = "language_logits"  # name of the output layer, whose channels are the characters
+# Names of the layers that classes number: the last inputs of the first one, and the outputs of the last one.
+LANGUAGE_EMBEDDING, LANGUAGE_LOGITS = "language_embedding", "language_logits"
 
 
 def language_logits(
@@ -45,8 +46,8 @@ def language_logits(
     features = pool(ops.cast(x, "float32"), heat, mass)
     scores = pool(ops.stop_gradient(ops.softmax(classes)), heat, mass)
     tokens = keras.layers.Concatenate(name="language_tokens")([features, scores])
-    tokens = keras.layers.Dense(model.language_channels, name="language_embedding")(tokens)
-    tokens = CellPositions(name="language_positions")(tokens)
+    tokens = keras.layers.Dense(model.language_channels, name=LANGUAGE_EMBEDDING)(tokens)
+    tokens = PositionEmbedding(name="language_positions")(tokens)
     # Attention ignores positions that the image does not have.
     key_bias = ops.log(ops.max(heat, (1, 2)) + PRESENCE_FLOOR)  # [B, N]
     tokens = transformer_blocks(tokens, model.language_blocks, "language", key_bias)

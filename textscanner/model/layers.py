@@ -93,8 +93,8 @@ def upsample(x: keras.KerasTensor, factor: tuple[int, int], name: str) -> keras.
 
 
 @keras.saving.register_keras_serializable("textscanner")
-class CellPositions(keras.layers.Layer):
-    """Position embedding: adds a learned vector per token (a cell or a position), initially zero, to [B, T, c]."""
+class PositionEmbedding(keras.layers.Layer):
+    """Adds a learned vector per token (a cell or a position), initially zero, to [B, T, c]."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.table = self.add_weight(name="table", shape=input_shape[1:], initializer="zeros")
@@ -109,7 +109,7 @@ def attend(x: keras.KerasTensor, blocks: int, name: str) -> keras.KerasTensor:
         return x
     _, rows, columns, channels = x.shape
     cells = keras.layers.Reshape((rows * columns, channels), name=f"{name}_cells")(x)
-    cells = CellPositions(name=f"{name}_positions")(cells)
+    cells = PositionEmbedding(name=f"{name}_positions")(cells)
     cells = transformer_blocks(cells, blocks, name)
     return keras.layers.Reshape((rows, columns, channels), name=f"{name}_map")(cells)
 

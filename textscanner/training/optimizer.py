@@ -33,9 +33,8 @@ class PreReducedAdamW(keras.optimizers.AdamW):
             average.assign(m * average + (1 - m) * variable)
 
 
-@keras.saving.register_keras_serializable("textscanner")
-class WarmupConstantDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up to the peak, the peak, and cosine decay over the last steps."""
+class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Warmup-stable-decay (WSD): linear warm-up to the peak, the peak, and cosine decay over the last steps."""
 
     def __init__(self, config: OptimizerConfig, num_steps: int) -> None:
         self.peak = config.learning_rate
@@ -54,16 +53,12 @@ class WarmupConstantDecay(keras.optimizers.schedules.LearningRateSchedule):
         decay = 0.5 * (1.0 + ops.cos(math.pi * progress))
         return rate * decay + self.final * (1.0 - decay)
 
-    def get_config(self) -> dict[str, Any]:
-        """Its settings, for Keras' own serialization."""
-        return dict(vars(self))
-
 
 def make_optimizer(config: Config, model: keras.Model) -> keras.optimizers.Optimizer:
     """The built optimizer of a model's trainable variables."""
     settings = config.optimizer
     optimizer = PreReducedAdamW(
-        learning_rate=WarmupConstantDecay(settings, config.train.num_steps),
+        learning_rate=WarmupStableDecay(settings, config.train.num_steps),
         weight_decay=settings.weight_decay,
         use_ema=settings.ema_momentum > 0,
         ema_momentum=settings.ema_momentum or 0.99,

@@ -176,7 +176,11 @@ def _gradients(state: TrainingState, batch: Batch) -> tuple[list[tf.Tensor], Ste
         extra = config.losses.mutual_weight * mutual.loss + config.losses.word_weight * word
         total = losses.total + ramp(state.optimizer.iterations, config.losses) * extra
         loss = tf.reduce_sum(total) / config.train.global_batch_size
-    gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    gradients = tape.gradient(
+        loss,
+        [v.value for v in model.trainable_variables],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,  # of the language module, if no word loss trains it
+    )
     trained = tf.cast(batch["length"] > 0, tf.float32) if config.losses.learns_from_words else batch["has_quads"]
     sums = StepMetrics(
         loss=tf.reduce_sum(total),

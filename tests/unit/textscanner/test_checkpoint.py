@@ -159,6 +159,24 @@ def test_initialize_keeps_the_classifier_of_characters_that_both_charsets_have(c
         np.testing.assert_allclose(logits[..., charset.encode("A")], logits[..., charset.encode("a")], atol=1e-4)
 
 
+def test_initialize_rearranges_the_language_module_for_another_charset(tmp_path):
+    """Its inputs and outputs are numbered by class, too."""
+    language = ["model.language_blocks=1", "model.language_channels=32"]
+    config = override(TINY, language)
+    source = create_state(config, tf.distribute.get_strategy())
+    rng = np.random.default_rng(0)
+    for variable in source.ema_model.weights:
+        variable.assign(rng.normal(0, 0.2, variable.shape))
+    checkpoint.save(tmp_path, source, checkpoint.CheckpointMeta(0, 0.3, {}))
+    image = tf.constant(rng.integers(0, 255, (2, 32, 64, 3)), tf.uint8)
+    expected = forward(source.ema_model, image, False).language.numpy()
+    reversed_charset = Charset(TINY.charset.characters[::-1])
+    state = create_state(dataclasses.replace(config, charset=reversed_charset), tf.distribute.get_strategy())
+    assert checkpoint.initialize(tmp_path, state) == []
+    columns = [0, 1, *(reversed_charset.encode(c)[0] for c in TINY.charset.characters)]
+    np.testing.assert_allclose(forward(state.model, image, False).language.numpy()[..., columns], expected, atol=1e-3)
+
+
 def test_added_attention_blocks_start_as_the_identity_and_train(overfitted, words):
     with_context = override(TINY, ["model.attention_blocks=2"])
     state = create_state(with_context, tf.distribute.get_strategy())

@@ -8,13 +8,13 @@ import tensorflow as tf
 from textscanner.config import OptimizerConfig, override
 from textscanner.model import build_model
 from textscanner.presets import preset
-from textscanner.training.optimizer import WarmupConstantDecay, make_optimizer
+from textscanner.training.optimizer import WarmupStableDecay, make_optimizer
 
 TINY = preset("tiny")
 
 
 def rates(num_steps, **settings):
-    schedule = WarmupConstantDecay(OptimizerConfig(learning_rate=1.0, final_lr_fraction=0.1, **settings), num_steps)
+    schedule = WarmupStableDecay(OptimizerConfig(learning_rate=1.0, final_lr_fraction=0.1, **settings), num_steps)
     return np.array([float(schedule(step)) for step in range(num_steps + 1)])
 
 
