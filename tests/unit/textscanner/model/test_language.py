@@ -77,7 +77,9 @@ def module():
     ]
     localization = keras.Input((1, POSITIONS), name="localization")
     keras.utils.set_random_seed(3)
-    return keras.Model([*inputs, localization], language_logits(*inputs, localization, model=CONFIG.model))
+    features, classes, order = inputs
+    logits = language_logits(features, classes, order, localization, CONFIG.model)
+    return keras.Model([*inputs, localization], logits)
 
 
 def maps(ids):
