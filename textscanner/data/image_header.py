@@ -22,6 +22,7 @@ _JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
 
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 256, 257, 322, 323
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_TIFF_LONG8 = 16
 _TIFF_MAX_ENTRIES = 4096
 
 
@@ -29,7 +30,7 @@ def image_size(data: bytes) -> Size | None:
     """The size of an encoded image; the larger one if its header states several, None if there is none."""
     try:
         return _size(data)
-    except (struct.error, IndexError):  # the header is truncated
+    except (struct.error, IndexError, OverflowError):  # the header is truncated, or an offset in it impossible
         return None
 
 
@@ -90,23 +91,30 @@ def _webp_size(data: bytes) -> Size | None:
 
 
 def _tiff_size(data: bytes) -> Size | None:
-    """Of the first page; a decoder allocates whole tiles, so larger ones count."""
+    """Of the first page; a decoder allocates whole tiles, so larger ones count.
+
+    A side of another type than the unsigned ones is refused: decoders accept some of them, and no writer uses them.
+    """
+    order = "<" if data.startswith(b"II") else ">"
     sides = {_TIFF_WIDTH: 0, _TIFF_HEIGHT: 0, _TIFF_TILE_WIDTH: 0, _TIFF_TILE_HEIGHT: 0}
-    for tag, value in _tiff_entries(data):
-        if tag in sides:
-            sides[tag] = max(sides[tag], value)
+    for tag, type_, offset in _tiff_entries(data, order):
+        if tag not in sides:
+            continue
+        if type_ not in _TIFF_TYPES:
+            return None
+        (value,) = struct.unpack_from(f"{order}{_TIFF_TYPES[type_]}", data, offset)
+        sides[tag] = max(sides[tag], value)
     return max(sides[_TIFF_WIDTH], sides[_TIFF_TILE_WIDTH]), max(sides[_TIFF_HEIGHT], sides[_TIFF_TILE_HEIGHT])
 
 
-def _tiff_entries(data: bytes) -> Iterator[tuple[int, int]]:
-    """Tag and value of the entries of the first directory that hold a number; BigTIFF has wider fields."""
-    order = "<" if data.startswith(b"II") else ">"
+def _tiff_entries(data: bytes, order: str) -> Iterator[tuple[int, int, int]]:
+    """Tag, type and offset of the value of each entry of the first directory, if the value is one number."""
     (version,) = struct.unpack_from(f"{order}H", data, 2)
     if version == 42:
         (start,) = struct.unpack_from(f"{order}I", data, 4)
         (count,) = struct.unpack_from(f"{order}H", data, start)
         first, entry_bytes, value_offset = start + 2, 12, 8
-    elif version == 43:
+    elif version == 43:  # BigTIFF, with wider fields
         (start,) = struct.unpack_from(f"{order}Q", data, 8)
         (count,) = struct.unpack_from(f"{order}Q", data, start)
         first, entry_bytes, value_offset = start + 8, 20, 12
@@ -115,5 +123,7 @@ def _tiff_entries(data: bytes) -> Iterator[tuple[int, int]]:
     for i in range(min(count, _TIFF_MAX_ENTRIES)):
         entry = first + i * entry_bytes
         tag, type_ = struct.unpack_from(f"{order}HH", data, entry)
-        if type_ in _TIFF_TYPES:
-            yield tag, struct.unpack_from(f"{order}{_TIFF_TYPES[type_]}", data, entry + value_offset)[0]
+        offset = entry + value_offset
+        if version == 42 and type_ == _TIFF_LONG8:  # does not fit into the entry, which holds the value's offset
+            (offset,) = struct.unpack_from(f"{order}I", data, offset)
+        yield tag, type_, offset

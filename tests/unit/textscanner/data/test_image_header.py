@@ -91,6 +91,40 @@ def test_other_formats_are_bounded_too(data):
         decode(data, "word")
 
 
+def with_width_of_type(type_, data):
+    """A TIFF with its width as the last entry, of another type: a value of eight bytes is stored at the file's end."""
+    width, _ = image_size(data)
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    entries = [data[start + 2 + 12 * i : start + 14 + 12 * i] for i in range(count)]
+    others = [entry for entry in entries if struct.unpack_from("<H", entry)[0] != 256]
+    is_wide = type_ in (16, 17)
+    value = struct.pack("<I", len(data) if is_wide else width)
+    last = struct.pack("<HHI", 256, type_, 1) + value
+    patched = data[: start + 2] + b"".join([*others, last]) + data[start + 2 + 12 * count :]
+    return patched + (struct.pack("<Q", width) if is_wide else b"")
+
+
+def test_the_width_of_a_tiff_may_be_stored_beside_its_entry(monkeypatch):
+    """The entry holds the value's offset: taken for the width, it would pass the limit."""
+    data = with_width_of_type(16, encoded(".tif"))
+    assert image_size(data) == (37, 21)
+    assert decode(data, "").shape == (21, 37, 3)
+    ok, wide = cv2.imencode(".tif", np.zeros((1, MAX_SIDE_PX + 1, 3), np.uint8))
+    assert ok
+    bomb = with_width_of_type(16, wide.tobytes())
+    assert len(bomb) < MAX_SIDE_PX
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("was decoded"))
+    with pytest.raises(UserError, match=r"the image has 32,768 x 1 pixels; at most"):
+        decode(bomb, "word.tif")
+
+
+@pytest.mark.parametrize("type_", [2, 5, 6, 7, 8, 9, 13, 17])
+def test_a_tiff_whose_width_has_another_type_is_refused(type_):
+    assert image_size(with_width_of_type(4, encoded(".tif"))) == (37, 21)
+    assert image_size(with_width_of_type(type_, encoded(".tif"))) is None
+
+
 def test_the_limit_itself_is_decoded():
     assert MAX_PIXELS == 8192 * 8192
     image = decode(encoded(".png", MAX_SIDE_PX, 2), "")
@@ -98,7 +132,14 @@ def test_the_limit_itself_is_decoded():
 
 
 @pytest.mark.parametrize(
-    "data", [b"P6 2 2 255 0123456789ab", b"#?RADIANCE\n", b"II*\0\xff\xff\xff\xff", b"\xff\xd8\xff"]
+    "data",
+    [
+        b"P6 2 2 255 0123456789ab",
+        b"#?RADIANCE\n",
+        b"II*\0\xff\xff\xff\xff",
+        b"II+\0\x08\0\0\0" + b"\xff" * 8,
+        b"\xff\xd8\xff",
+    ],
 )
 def test_other_formats_are_not_images(data):
     with pytest.raises(UserError, match="word: not a JPEG, PNG, WebP, BMP, TIFF or GIF image"):
