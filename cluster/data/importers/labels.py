@@ -156,15 +156,15 @@ def _json_label(row: dict[str, Any]) -> Label:
 
 @dataclasses.dataclass(frozen=True)
 class CommaSeparated(LabelledImages):
-    """`file,text`, quoted where necessary, with or without a header."""
+    """`file,text`, quoted where necessary, with or without a header.
+
+    Each line is a row: labels have no line breaks, and a quotation mark that is not closed costs its row only.
+    """
 
     def rows(self) -> Iterator[Row]:
-        table = self._table()
-        for number in itertools.count(1):
+        for number, line in enumerate(self._lines(), 1):
             try:
-                cells = next(table)
-            except StopIteration:
-                return
+                cells = self._cells(line)
             except csv.Error as error:  # for example a quotation mark that is not closed
                 yield self._bad_row(number, str(error))
                 continue
@@ -175,16 +175,16 @@ class CommaSeparated(LabelledImages):
                 continue
             yield Label(cells[0].strip(), cells[1])
 
-    def _table(self) -> Iterator[list[str]]:
-        return csv.reader(self._lines())
+    def _cells(self, line: str) -> list[str]:
+        return next(csv.reader([line], strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
 class TabSeparated(CommaSeparated):
     """`file<tab>text`, never quoted, with or without a header."""
 
-    def _table(self) -> Iterator[list[str]]:
-        return csv.reader(self._lines(), delimiter="\t", quoting=csv.QUOTE_NONE)
+    def _cells(self, line: str) -> list[str]:
+        return next(csv.reader([line], delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 @dataclasses.dataclass(frozen=True)
