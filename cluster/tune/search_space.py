@@ -240,7 +240,7 @@ def finetune() -> SearchSpace:
     return SearchSpace(
         {
             "optimizer.learning_rate": Domain("loguniform", (2e-4, 6e-3)),
-            "optimizer.weight_decay": Domain("loguniform", (1e-6, 1e-2)),
+            "optimizer.weight_decay": Domain("loguniform", (1e-3, 0.2)),
             "optimizer.ema_momentum": Domain("choice", (0.98, 0.99, 0.995, 0.998)),
             "optimizer.final_lr_fraction": Domain("choice", (0.01, 0.1)),
             "losses.word_weight": Domain("choice", (0.0, 0.5, 1.0, 2.0)),
@@ -254,7 +254,7 @@ def scratch() -> SearchSpace:
     return SearchSpace(
         {
             "optimizer.learning_rate": Domain("loguniform", (5e-4, 1e-2)),
-            "optimizer.weight_decay": Domain("loguniform", (1e-6, 1e-2)),
+            "optimizer.weight_decay": Domain("loguniform", (1e-3, 0.2)),
             "optimizer.clip_norm": Domain("choice", (1.0, 5.0, 20.0)),
             "losses.order_weight": Domain("loguniform", (0.5, 10.0)),
             "losses.localization_weight": Domain("loguniform", (0.3, 10.0)),

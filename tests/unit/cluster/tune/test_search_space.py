@@ -51,6 +51,15 @@ def test_toml_and_yaml_files_give_the_same_space_and_its_samples_make_valid_conf
 
 
 @pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("base", ["small", "tiny", "paper"])
+def test_the_ranges_of_named_spaces_contain_the_presets_values(name, base):
+    config = preset(base).to_dict()
+    for key, domain in SPACES[name].domains.items():
+        section, field = key.split(".")
+        assert domain.kind == "choice" or domain.contains(config[section][field]), key
+
+
+@pytest.mark.parametrize("name", SPACES)
 def test_named_spaces_fit_every_preset(name):
     for base in (preset("small"), preset("tiny"), preset("paper")):
         check_space(SPACES[name], base)
