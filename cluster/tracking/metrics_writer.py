@@ -71,9 +71,9 @@ class MetricsWriter:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(encode_png(image))
 
-    def report(self, words: np.ndarray, title: str) -> None:
+    def report(self, words: np.ndarray, title: str, *, case_sensitive: bool) -> None:
         """Writes report.png: the training curves above `words`, an RGB image of validation words, uint8 [H, W, 3]."""
-        draw_report(self._metrics.read_text(), words, title, self._folder / REPORT_NAME)
+        draw_report(self._metrics.read_text(), words, title, self._folder / REPORT_NAME, case_sensitive=case_sensitive)
 
     def flush(self) -> None:
         """Writes out what is buffered; the metrics then survive a power cut, like the checkpoint that follows."""

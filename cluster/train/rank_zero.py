@@ -147,7 +147,8 @@ class RankZeroOutputs:
             texts, images = _first_words(self._config.data.val, REPORT_WORDS)
             accuracy = meta.metrics.get(BEST_METRIC, 0.0)
             title = f"{self._config.preset}: {accuracy:.1%} of validation words read at step {meta.step:,}"
-            self._writer.report(sheet(images, texts, reader.read(images)), title)
+            words = sheet(images, texts, reader.read(images))
+            self._writer.report(words, title, case_sensitive=self._config.charset.case_sensitive)
         self._writer.close()
 
 

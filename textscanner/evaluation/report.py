@@ -65,7 +65,7 @@ def read_series(metrics: str) -> dict[str, Series]:
     return {name: Series(np.array(p)[:, 0], np.array(p)[:, 1]) for name, p in points.items()}
 
 
-def draw_report(metrics: str, words: np.ndarray, title: str, path: str | pathlib.Path) -> None:
+def draw_report(metrics: str, words: np.ndarray, title: str, path: str | pathlib.Path, *, case_sensitive: bool) -> None:
     """Draws the report.
 
     Args:
@@ -73,6 +73,7 @@ def draw_report(metrics: str, words: np.ndarray, title: str, path: str | pathlib
       words: a sheet of readings, uint8 RGB [H, W, 3] (`visualization.sheet`).
       title: heading of the whole image.
       path: the PNG file to write.
+      case_sensitive: of the charset; whether the accuracies with case have curves.
     """
     series = read_series(metrics)
     height_in = FIGURE_WIDTH_IN * words.shape[0] / words.shape[1]
@@ -80,7 +81,8 @@ def draw_report(metrics: str, words: np.ndarray, title: str, path: str | pathlib
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(3, 2, height_ratios=[3, 3, height_in])
     for i, panel in enumerate(PANELS):
-        _draw_panel(figure.add_subplot(grid[i // 2, i % 2]), panel, series)
+        names = panel.metrics or _accuracy_names(series, case_sensitive)
+        _draw_panel(figure.add_subplot(grid[i // 2, i % 2]), panel, names, series)
     axes = figure.add_subplot(grid[2, :])
     axes.imshow(words)
     axes.set_axis_off()
@@ -89,16 +91,14 @@ def draw_report(metrics: str, words: np.ndarray, title: str, path: str | pathlib
     figure.savefig(path, dpi=110)
 
 
-def _accuracy_names(series: Mapping[str, Series]) -> Sequence[str]:
+def _accuracy_names(series: Mapping[str, Series], case_sensitive: bool) -> Sequence[str]:
     names = sorted(name for name in series if name.endswith(ACCURACY_SUFFIX))
     # With a single validation set, its curve and that over all sets are the same.
     names = names if len(names) > 2 else names[:1]
-    # Always zero: the charset has no upper case, or no label's case is known.
-    return names + [name for name in CASED_METRICS if name in series and series[name].values.any()]
+    return names + [name for name in CASED_METRICS if case_sensitive and name in series]
 
 
-def _draw_panel(axes: Axes, panel: Panel, series: Mapping[str, Series]) -> None:
-    names = panel.metrics or _accuracy_names(series)
+def _draw_panel(axes: Axes, panel: Panel, names: Sequence[str], series: Mapping[str, Series]) -> None:
     for name in names:
         if name in series:
             steps, values = series[name]
