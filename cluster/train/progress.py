@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import ray
 import ray.train
 import tqdm
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback  # Ray's hooks; exported nowhere else
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.progress_bar import LineIntervals
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 Progress = dict[str, float]
 """Newest step metrics: `step`, `loss`, `images_per_s`, `data_wait_fraction`, `global_batch_size`. Before the first log
-of an attempt only `step`; empty while no worker runs."""
+of an attempt only `step`, and `starting` until the model is restored; empty while no worker runs."""
 
 CheckpointReport = dict[str, Any]
 """A complete checkpoint in storage: `step`, `checkpoint` (its URI) and its validation metrics, if it was validated."""
@@ -99,8 +100,8 @@ def notify(method: Any, *arguments: Any, wait: bool = False) -> None:
         logger.warning("the driver's progress actor does not answer: %s", error)
 
 
-class ClearProgress(ray.train.UserCallback):
-    """Ray Train's callback in its controller: when workers fail, there is no progress until others run.
+class ClearProgress(WorkerGroupCallback):
+    """Ray Train's callback in its controller: when workers fail or end, there is no progress until others run.
 
     Args:
       actor: handle of the run's `ProgressActor`.
@@ -109,8 +110,13 @@ class ClearProgress(ray.train.UserCallback):
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Called when workers have failed."""
+    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
+        """Called every few seconds while workers run."""
+        if worker_group_status.errors:
+            notify(self._actor.set_progress, {})
+
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        """Called before nodes are awaited. Workers of a node whose preemption was announced end without an error."""
         notify(self._actor.set_progress, {})
 
 

@@ -67,6 +67,8 @@ def train_worker(settings: WorkerSettings) -> None:
     config = spec.config
     context = ray.train.get_context()
     rank, num_workers = context.get_world_rank(), context.get_world_size()
+    if rank == 0:  # from here on, a worker that hangs is stalled and not awaited
+        notify(settings.progress_actor.set_progress, {"step": 0, "starting": 1})
     strategy = make_strategy(_with_threads(spec.runtime.train, context.get_local_world_size()))
     state = create_state(config, strategy)
     meta = _restore(state, settings, rank)

@@ -3,6 +3,8 @@
 import types
 
 import pytest
+import ray.train
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
 from cluster.train import progress
 from cluster.train.progress import ClearProgress, Delivery, ProgressActor, ProgressBar, notify
@@ -79,10 +81,26 @@ def test_an_actor_that_cannot_be_called_does_not_disturb_the_run():
     notify(actor.fetch, "")
 
 
-def test_there_is_no_progress_once_workers_have_failed(local_actor):
+@pytest.fixture
+def clear_progress(local_actor):
+    """The callback, with the only group of a run's callbacks that Ray calls when workers start."""
     local_actor.set_progress({"step": 7})
     handle = types.SimpleNamespace(set_progress=types.SimpleNamespace(remote=local_actor.set_progress))
-    ClearProgress(handle).after_exception(None, {0: RuntimeError("lost")})
+    callback = ClearProgress(handle)
+    assert isinstance(callback, WorkerGroupCallback) and not isinstance(callback, ray.train.UserCallback)
+    return callback
+
+
+def test_there_is_no_progress_once_workers_have_failed(clear_progress, local_actor):
+    clear_progress.after_worker_group_poll_status(types.SimpleNamespace(errors={}))
+    assert local_actor.fetch().progress == {"step": 7}
+    clear_progress.after_worker_group_poll_status(types.SimpleNamespace(errors={0: RuntimeError("lost")}))
+    assert local_actor.fetch().progress == {}
+
+
+def test_there_is_no_progress_while_nodes_are_awaited_after_a_preemption(clear_progress, local_actor):
+    """Ray ends the workers of a node that is announced to go; none of them fails."""
+    clear_progress.before_worker_group_start(None)
     assert local_actor.fetch().progress == {}
 
 

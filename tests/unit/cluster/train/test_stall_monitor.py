@@ -78,6 +78,20 @@ def test_a_run_without_progress_is_reported_as_stalled(monkeypatch):
     assert not run.is_alive
 
 
+def test_a_worker_that_hangs_while_it_starts_is_stalled(monkeypatch):
+    """Also where the wait for nodes has no limit."""
+    release = threading.Event()
+
+    def train_run(spec, storage_uri, name, listener):
+        listener({}, [])
+        listener({"step": 0, "starting": 1}, [])
+        release.wait(10)
+
+    with pytest.raises(RunError, match=r"^stalled: no step for 0 s after step 0"):
+        list(start(monkeypatch, train_run).reports(stall_s=0.2))
+    release.set()
+
+
 def test_progress_and_reports_restart_the_timeout(monkeypatch):
     def train_run(spec, storage_uri, name, listener):
         for step in range(8):

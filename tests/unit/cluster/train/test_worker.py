@@ -49,6 +49,19 @@ def test_sampler_and_loop_start_at_the_restored_step(calls):
     assert loop[2] == RESTORED_STEP
 
 
+def test_the_driver_knows_that_rank_0_runs_before_anything_can_hang(monkeypatch):
+    """The stall monitor then counts the start; a worker without progress is one that waits for a node."""
+    calls = []
+    context = types.SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 2, get_local_world_size=lambda: 2)
+    monkeypatch.setattr(worker.ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(worker, "make_strategy", mock.Mock(side_effect=TimeoutError))
+    remote = types.SimpleNamespace(remote=calls.append)
+    settings = WorkerSettings(SPEC.to_dict(), "runs/x", types.SimpleNamespace(set_progress=remote))
+    with pytest.raises(TimeoutError):
+        train_worker(settings)
+    assert calls == [{"step": 0, "starting": 1}]
+
+
 def test_cpu_workers_of_a_node_share_its_cores(monkeypatch):
     monkeypatch.setattr(worker.os, "cpu_count", lambda: 8)
     train = SPEC.runtime.train
@@ -138,6 +151,6 @@ def test_a_finished_run_that_is_started_again_takes_no_step_and_saves_nothing(mo
     for name in (*names, "DistributedBatches", "make_train_step"):
         monkeypatch.setattr(worker, name, getattr(stubs, name))
     stubs._restore.return_value = CheckpointMeta(SPEC.config.train.num_steps, 0.5, {})
-    train_worker(WorkerSettings(SPEC.to_dict(), "runs/x", None))  # the training loop is the real one
+    train_worker(WorkerSettings(SPEC.to_dict(), "runs/x", mock.Mock()))  # the training loop is the real one
     assert stubs.make_train_step.return_value.called is False
     assert [call[0] for call in stubs._Worker.return_value.method_calls] == ["close"]
