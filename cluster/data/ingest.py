@@ -94,6 +94,7 @@ class ChunkReader:
         except ValueError:
             return row  # length 0: counted in the metrics as unused
         if self.augment and _is_vertical_word(record, pixels):
+            row["image"], _ = fit(pixels, model)  # black ones would distort the statistics of batch norm
             return row
         quads = record.quads
         if self.augment and self.config.data.augment:

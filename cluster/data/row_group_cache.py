@@ -4,8 +4,8 @@ Each file is named by the SHA-256 of its content and is verified when it is read
 as a miss, so the cache never changes what is trained on. Readers take no lock. Writers lock the file that holds the
 total size, which keeps the size limit exact without listing the folder for every write.
 
-The cache is best-effort: on a full disk, in a read-only folder or on a file system without locks, nothing new is
-cached, each process logs the reason once, and no error is raised.
+The cache is best-effort: on a full disk, in a read-only folder or one of another user, or on a file system without
+locks, nothing new is cached, each process logs the reason once, and no error is raised.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from cluster.storage.manifest_values import is_sha256
 from cluster.storage.private_folder import is_private, user_name
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,6 @@ LOCK_TIMEOUT_S = 1.0
 LOCK_POLL_S = 0.005
 # An eviction frees at least this fraction of the limit, so that the folder is listed once in many writes.
 MIN_EVICTED_FRACTION = 0.05
-# Keys come from a manifest, which others may have written: anything but a hash could name a file outside the cache.
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _SUBFOLDER = re.compile(r"[0-9a-f]{2}")
 
 
@@ -56,7 +55,8 @@ class RowGroupCache:
 
     def get(self, sha256: str) -> bytes | None:
         """Returns the content with this SHA-256, or None on a miss; marks it as recently used."""
-        if not _SHA256.fullmatch(sha256):
+        # From a manifest, which others may have written: anything but a hash could name a file outside the cache.
+        if not is_sha256(sha256):
             return None
         try:
             root = self._root
@@ -76,12 +76,13 @@ class RowGroupCache:
 
     def put(self, sha256: str, data: bytes) -> None:
         """Stores `data`, whose SHA-256 the caller has verified, and evicts other files if the limit requires it."""
-        if len(data) > self.max_bytes or not _SHA256.fullmatch(sha256):
+        if len(data) > self.max_bytes or not is_sha256(sha256):
             return
         try:
             root = self._root
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not is_private(root):
+                _log_once(self.folder, f"{root} belongs to another user, or others can write to it")
                 return
             path = _path(root, sha256)
             path.parent.mkdir(mode=0o700, exist_ok=True)

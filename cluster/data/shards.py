@@ -24,15 +24,15 @@ import pyarrow.parquet as pq
 from cluster.data.row_group_cache import RowGroupCache
 from cluster.errors import FileSizeError, StorageError
 from cluster.storage.location import open_uri
+from cluster.storage.manifest_values import is_count, is_sha256
 from textscanner.data import schema
 from textscanner.data.schema import DATASET_MANIFEST_NAME, SCHEMA_VERSION, WordRecord
 from textscanner.errors import UserError
 
-MAX_MANIFEST_BYTES = 1 << 28  # of a billion rows
+MAX_MANIFEST_BYTES = 1 << 28  # of about 500 million rows: 128 bytes per row group of 256
 MAX_UNKNOWN_BYTES = 1 << 20  # that pyarrow may read beside what was fetched; it reads 64 KiB to find a footer
 ROW_GROUP_ROWS = 256
 SHARD_NAME = re.compile(r"shard-[0-9-]{1,100}\.parquet")
-SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +113,12 @@ def _check_shard(shard: ShardInfo) -> None:
     edges = [0, *(edge for group in groups for edge in (group.start, group.stop)), shard.num_bytes]
     counts = [shard.num_with_quads, shard.max_label_length, shard.num_rows, *(group.num_rows for group in groups)]
     counts += shard.characters.values()
-    if any(type(number) is not int or number < 0 for number in (*edges, *counts)):
+    if not all(is_count(number) for number in (*edges, *counts)):
         raise UserError(f"{shard.name}: a number of bytes, rows or characters is not a whole number from 0")
     if edges != sorted(edges) or shard.num_rows != sum(group.num_rows for group in groups):
         raise UserError(f"{shard.name}: its row groups overlap, or have not as many bytes or rows as it has")
     hashes = (shard.sha256, *(group.sha256 for group in groups))
-    if any(not isinstance(sha256, str) or not SHA256.fullmatch(sha256) for sha256 in hashes):
+    if not all(is_sha256(sha256) for sha256 in hashes):
         raise UserError(f"{shard.name}: a hash is not a SHA-256 in hexadecimal")
 
 
@@ -234,7 +234,12 @@ def write_shard(dataset_uri: str, number: str, records: list[WordRecord]) -> Sha
 def write_manifest(
     dataset_uri: str, shards: list[ShardInfo], *, reject_counts: dict[str, int], origin: dict[str, Any]
 ) -> Manifest:
-    """Writes the manifest, which makes the shards a data set. Shards without rows are left out."""
+    """Writes the manifest, which makes the shards a data set. Shards without rows are left out.
+
+    Raises:
+      UserError: it is larger than what `read_manifest` reads.
+      StorageError: storage refuses or does not answer.
+    """
     ordered = tuple(sorted((shard for shard in shards if shard.num_rows), key=lambda shard: shard.name))
     manifest = Manifest(SCHEMA_VERSION, ordered, dict(reject_counts), dict(origin))
     content = {
@@ -245,9 +250,19 @@ def write_manifest(
         "origin": manifest.origin,
         "shards": [shard.as_dict() for shard in ordered],
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    open_uri(dataset_uri).join(DATASET_MANIFEST_NAME).write_bytes(text.encode())
+    data = manifest_json(content)
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise UserError(
+            f"the manifest of {dataset_uri} has {len(data):,} bytes for {manifest.num_rows:,} rows: must be at most "
+            f"{MAX_MANIFEST_BYTES:,} bytes, so write the rows as several data sets"
+        )
+    open_uri(dataset_uri).join(DATASET_MANIFEST_NAME).write_bytes(data)
     return manifest
+
+
+def manifest_json(content: dict[str, Any]) -> bytes:
+    """Without white space, which would take a third of a manifest."""
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def is_dataset(uri: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from cluster.errors import FileSizeError, NotFoundError
 from cluster.storage.location import Location
+from cluster.storage.manifest_values import is_count, is_sha256
 from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME
 from textscanner.errors import UserError
 
@@ -23,7 +24,6 @@ MAX_FILES = 1000
 MAX_FILE_BYTES = 1 << 40  # 1 TiB; bounds what a download may fill
 MAX_STEP = 10**8 - 1  # the folder names of checkpoints have eight digits
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +45,9 @@ class StoredFile:
             or self.name == CHECKPOINT_MANIFEST_NAME
         ):
             raise UserError(f"the file name {self.name!r:.80} is not a plain one (letters, digits, '_', '-', '.')")
-        if not _is_count(self.num_bytes, MAX_FILE_BYTES):
+        if not is_count(self.num_bytes, MAX_FILE_BYTES):
             raise UserError(f"the size of {self.name} is {self.num_bytes!r:.80}: must be 0 to {MAX_FILE_BYTES:,} bytes")
-        if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
+        if not is_sha256(self.sha256):
             raise UserError(f"the hash of {self.name} is {self.sha256!r:.80}: must be a SHA-256 in hexadecimal")
 
 
@@ -103,7 +103,7 @@ def parse_manifest(uri: str, data: bytes) -> StoredCheckpoint:
 
 def _parse(uri: str, manifest: dict[str, Any]) -> StoredCheckpoint:
     step, entries = manifest["step"], manifest["files"]
-    if not _is_count(step, MAX_STEP):
+    if not is_count(step, MAX_STEP):
         raise UserError(f"step is {step!r:.80}: must be 0 to {MAX_STEP:,}")
     if not isinstance(entries, list) or len(entries) > MAX_FILES:
         raise UserError(f"files must be a list of at most {MAX_FILES}")
@@ -118,7 +118,3 @@ def _finite(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Without the values that are not finite: they have no order, and the best checkpoint is chosen by order."""
     values = {str(name): float(value) for name, value in dict(metrics).items()}
     return {name: value for name, value in values.items() if math.isfinite(value)}
-
-
-def _is_count(value: object, maximum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= maximum

@@ -24,7 +24,7 @@ from cluster.progress_bar import BYTES, progress_bar
 from cluster.storage.checkpoint_manifest import MAX_MANIFEST_BYTES, StoredCheckpoint, StoredFile, read_manifest
 from cluster.storage.local_files import sync_file, sync_folder, write_atomically
 from cluster.storage.location import Location, absolute_uri, open_uri
-from cluster.storage.private_folder import is_own
+from cluster.storage.private_folder import create_own
 from cluster.storage.run_layout import SWEEP_NAME, trials_uri
 from cluster.storage.scratch import scratch_folder
 from textscanner.checkpoint_files import CHECKPOINT_MANIFEST_NAME, STATE_NAME, shipped_weights
@@ -207,8 +207,8 @@ def pull(checkpoint: StoredCheckpoint, folder: str | os.PathLike[str], quiet: bo
             return target
         raise UserError(f"{target} exists and is not {checkpoint.uri}: choose another folder, or remove it")
     partial = target.with_name(f".{target.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    if not is_own(partial):
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    if not create_own(partial):
         raise UserError(f"{partial} is not a folder of yours: another user may have planted it; remove it")
     source = open_uri(checkpoint.uri)
     with (

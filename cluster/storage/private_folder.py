@@ -35,6 +35,19 @@ def is_own(folder: pathlib.Path) -> bool:
     return stat.S_ISDIR(entry.st_mode) and entry.st_uid == os.getuid()
 
 
+def create_own(folder: pathlib.Path) -> bool:
+    """Creates a folder if it does not exist; returns whether nobody else has created it.
+
+    A folder that this call has created needs no check: file systems that map user ids (NFS with root_squash, CIFS) name
+    another owner.
+    """
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return is_own(folder)
+    return True
+
+
 def user_name() -> str:
     """The name of this user's folder in a place that several users share."""
     return f"textscanner-{os.getuid()}"

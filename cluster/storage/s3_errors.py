@@ -108,11 +108,6 @@ def _kind_of_class(error_class: type[BaseException]) -> ErrorKind:
     return ErrorKind.PERMANENT if library == "boto3" else ErrorKind.UNRELATED
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed later."""
-    return classify(error) is ErrorKind.TRANSIENT
-
-
 def server_answer(error: BaseException) -> tuple[str, int]:
     """The server's error code and HTTP status in an exception of boto3 or pyarrow; "" and 0 where it carries none."""
     response = getattr(error, "response", None)

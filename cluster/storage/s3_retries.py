@@ -41,15 +41,18 @@ def with_retries(operation: Callable[[], T], settings: StorageSettings | None = 
     settings = settings or StorageSettings.from_environment()
     if not has_answered(settings):
         _check_host(settings)
+    announced: list[bool] = []  # one per failure
     retrying = tenacity.Retrying(
         stop=tenacity.stop_after_delay(settings.deadline_s),
         wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
         retry=tenacity.retry_if_exception(lambda error: _may_succeed_later(error, settings)),
-        before_sleep=lambda state: _announce(state, settings),
+        before_sleep=lambda state: announced.append(_announce(state, settings)),
         reraise=True,
     )
     result = retrying(operation)
     _answered.add(settings.endpoint)
+    if any(announced):
+        _notices.end()
     return result
 
 
@@ -127,6 +130,11 @@ class _Notices:
             self._until_s = until_s
         self.write(message)
 
+    def end(self) -> None:
+        """An operation that waited has succeeded: the next interruption has a line of its own."""
+        with self._lock:
+            self._until_s = 0.0
+
 
 def _print_line(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
@@ -136,11 +144,13 @@ _answered: set[str | None] = set()  # endpoints
 _notices = _Notices()
 
 
-def _announce(state: tenacity.RetryCallState, settings: StorageSettings) -> None:
+def _announce(state: tenacity.RetryCallState, settings: StorageSettings) -> bool:
+    """Announces an interruption that has lasted long enough; returns whether it has."""
     failed_s = state.seconds_since_start or 0.0
     error = state.outcome.exception() if state.outcome else None
     if error is None or failed_s + state.upcoming_sleep < min(NOTICE_AFTER_S, settings.deadline_s / 2):
-        return
+        return False
     until_s = time.time() + settings.deadline_s - failed_s
     clock = time.strftime("%H:%M:%S", time.localtime(until_s))
     _notices.announce(f"{settings.server}: {error_reason(error)}; retrying until {clock}", until_s)
+    return True

@@ -73,7 +73,7 @@ def test_in_a_folder_of_all_users_a_planted_link_is_not_followed(cache, tmp_path
     assert stat.S_IMODE(own.stat().st_mode) == 0o700 and (own / sha256[:2] / sha256).read_bytes() == data
 
 
-def test_a_folder_that_another_user_has_planted_is_not_used(cache, tmp_path, monkeypatch):
+def test_a_folder_that_another_user_has_planted_is_not_used_and_is_named_once(cache, tmp_path, monkeypatch, caplog):
     shared = pathlib.Path(cache.folder)
     shared.mkdir()
     shared.chmod(0o1777)
@@ -81,7 +81,11 @@ def test_a_folder_that_another_user_has_planted_is_not_used(cache, tmp_path, mon
     (shared / f"textscanner-{another}").mkdir()
     monkeypatch.setattr(os, "getuid", lambda: another)
     monkeypatch.setattr("cluster.storage.private_folder.ROOT_USER", -1)
+    row_group_cache._log_once.cache_clear()
     cache.put(*block(1))
+    cache.put(*block(2))
+    (record,) = caplog.records
+    assert record.getMessage().endswith(f"textscanner-{another} belongs to another user, or others can write to it")
     assert cache.get(block(1)[0]) is None
     assert list((shared / f"textscanner-{another}").iterdir()) == []
 

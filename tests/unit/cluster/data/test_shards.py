@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from cluster.data import shards
 from cluster.data.shards import (
     ROW_GROUP_ROWS,
     prepare_destination,
@@ -118,6 +119,28 @@ def test_an_impossible_shard_is_refused_where_the_manifest_is_read(words, tmp_pa
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"manifest\.json is damaged"):
         read_manifest(uri)
+
+
+def test_a_manifest_that_could_not_be_read_is_not_written(words, tmp_path, monkeypatch):
+    uri = write_dataset(str(tmp_path / "set"), words[:4], num_shards=1)
+    path = tmp_path / "set" / DATASET_MANIFEST_NAME
+    infos = list(read_manifest(uri).shards)
+    write_manifest(uri, infos, reject_counts={}, origin={})
+    num_bytes = path.stat().st_size
+    monkeypatch.setattr(shards, "MAX_MANIFEST_BYTES", num_bytes)
+    write_manifest(uri, infos, reject_counts={}, origin={})
+    assert read_manifest(uri).num_rows == 4
+    path.unlink()
+    monkeypatch.setattr(shards, "MAX_MANIFEST_BYTES", num_bytes - 1)
+    with pytest.raises(UserError, match=r"for 4 rows: must be at most [\d,]+ bytes, so write the rows as several"):
+        write_manifest(uri, infos, reject_counts={}, origin={})
+    assert not path.exists()
+
+
+def test_the_size_limit_of_manifests_is_that_of_hundreds_of_millions_of_rows():
+    group = shards.RowGroup(ROW_GROUP_ROWS, 10**8, 10**8, "0" * 64)
+    num_bytes = len(shards.manifest_json(dataclasses.asdict(group))) + 1
+    assert shards.MAX_MANIFEST_BYTES / num_bytes * ROW_GROUP_ROWS > 500e6
 
 
 def test_a_footer_that_describes_another_file_allocates_nothing(words, tmp_path):

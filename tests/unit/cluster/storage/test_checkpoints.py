@@ -172,6 +172,12 @@ def test_a_pulled_checkpoint_is_on_the_disk_before_its_name(run, tmp_path, monke
     assert after == [str(tmp_path)]
 
 
+def test_a_checkpoint_is_pulled_where_the_file_system_names_another_owner(run, tmp_path, monkeypatch):
+    """NFS with root_squash, CIFS."""
+    monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+    verify(pull(list_checkpoints(str(run))[0], tmp_path / "best", quiet=True))
+
+
 def test_a_planted_download_folder_is_refused(run, tmp_path):
     (tmp_path / "victim").mkdir()
     (tmp_path / ".best.partial").symlink_to(tmp_path / "victim")

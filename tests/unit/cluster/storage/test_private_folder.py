@@ -8,7 +8,7 @@ import tempfile
 import pytest
 
 from cluster.storage.location import fetch_file
-from cluster.storage.private_folder import is_own, is_private, temporary_folder
+from cluster.storage.private_folder import create_own, is_own, is_private, temporary_folder
 from textscanner.errors import UserError
 
 
@@ -36,6 +36,14 @@ def test_a_folder_or_link_of_another_user_is_not_private(tmp_path, another_user)
     assert not is_private(tmp_path / "nothing")
     another_user()
     assert not is_private(tmp_path) and not is_private(tmp_path / "link") and not is_own(tmp_path)
+
+
+def test_a_folder_that_this_process_creates_needs_no_owner(tmp_path, another_user):
+    """NFS with root_squash and CIFS name another one."""
+    another_user()
+    folder = tmp_path / "new"
+    assert create_own(folder) and folder.is_dir()
+    assert not create_own(folder)  # by now, anyone may have created it
 
 
 @pytest.fixture

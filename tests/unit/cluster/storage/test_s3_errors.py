@@ -11,7 +11,7 @@ from botocore.exceptions import (
 )
 
 from cluster.errors import NotFoundError, StorageError
-from cluster.storage.s3_errors import ErrorKind, classify, error_message, is_transient, server_answer
+from cluster.storage.s3_errors import ErrorKind, classify, error_message, server_answer
 from textscanner.errors import UserError
 
 URI = "s3://bucket/403/AccessDenied/NoSuchBucket"
@@ -77,7 +77,6 @@ def pyarrow_error(code: str) -> OSError:
 )
 def test_the_answer_decides_and_not_the_objects_name(error, kind):
     assert classify(error) is kind
-    assert is_transient(error) is (kind is ErrorKind.TRANSIENT)
 
 
 def test_an_error_without_an_answer_has_neither_code_nor_status():

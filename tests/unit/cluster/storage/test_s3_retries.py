@@ -83,6 +83,15 @@ def test_one_line_says_what_is_retried_and_until_when(capsys):
     assert len(more) <= 1  # one per interruption
 
 
+def test_each_interruption_has_its_line(monkeypatch, capsys):
+    """Also if the second one begins before the deadline of the first."""
+    monkeypatch.setattr(s3_retries, "NOTICE_AFTER_S", 0.0)
+    settings = StorageSettings(endpoint="http://127.0.0.1:1", deadline_s=60)
+    for _ in range(2):
+        with_retries(failing(LOST, LOST), settings)
+    assert capsys.readouterr().err.count("retrying until") == 2
+
+
 def test_a_short_interruption_is_not_worth_a_line(capsys):
     with_retries(failing(LOST), StorageSettings(endpoint="http://127.0.0.1:1", deadline_s=60))
     assert capsys.readouterr().err == ""
