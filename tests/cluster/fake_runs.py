@@ -26,11 +26,12 @@ def run_trial(sample, settings):
     trial.run_trial(sample, settings)
 
 
-def train_run(spec, storage_uri, name, listener):
+def train_run(spec, storage_uri, name, listener, *, in_sweep):
     """Takes the place of `cluster.train.launch.train_run`: resumes from the newest checkpoint in the run's folder."""
     root, train = f"{storage_uri}/{name}", spec.config.train
     learning_rate = spec.config.optimizer.learning_rate
     if learning_rate == HANGS:
+        listener({"step": 0}, [])  # its workers have started
         threading.Event().wait()
     if learning_rate == DIVERGES:
         raise RunError("rank 0: the loss is not finite")
