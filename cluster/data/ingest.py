@@ -1,9 +1,10 @@
 """Ray Data ingest: the sampler's chunks -> decoded, augmented uint8 rows in CPU tasks -> a worker's batches.
 
-Each worker runs a pipeline over its own streams: one task reads one chunk of a row group, then decodes, augments and
-resizes its images. Blocks come back in order (`preserve_order`), and a bounded number is prefetched. Augmentation is
-seeded with a row's data set, epoch and number, so the pixels of step k are the same after a restart and for any number
-of workers. This module does not import TensorFlow: reading tasks start in a second.
+Each worker runs a pipeline over its own streams: one task fetches one row group, then decodes, augments and resizes the
+images of its chunk, which is the whole row group except at the ends of a stream's share of an epoch. Blocks come back
+in order (`preserve_order`), and a bounded number is prefetched. Augmentation is seeded with a row's data set, epoch and
+number, so the pixels of step k are the same after a restart and for any number of workers. This module does not import
+TensorFlow: reading tasks start in a second.
 
 Shapes: H, W: height and width of the network's input; N: model.max_label_length.
 """
@@ -14,7 +15,7 @@ import collections
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import ray.data
 
 from cluster.config import IngestConfig, RunSpec
 from cluster.data.row_group_cache import RowGroupCache
-from cluster.data.sampler import CHUNK_ROWS, ChunkRead, Sampler, WorkerStep, cut_chunks
+from cluster.data.sampler import ChunkRead, Sampler, WorkerStep, share_reads
 from cluster.data.shards import Manifest, read_manifest, read_row_group
 from cluster.session import configure_data
 from cluster.tasks import CaptureErrors, raise_failure
@@ -48,7 +49,7 @@ class ChunkReader:
 
     Attributes:
       uris: the data sets, by index.
-      augment: for training; rows then are in the chunk's shuffled order, else in storage order.
+      augment: for training.
     """
 
     config: Config
@@ -57,18 +58,18 @@ class ChunkReader:
     ingest: IngestConfig
 
     def read(self, chunk_read: ChunkRead) -> Rows:
-        """Reads the rows of a chunk.
+        """Reads the rows of a chunk, in its order.
 
         Returns:
           `image` uint8 [B, H, W, 3], `quads` float32 [B, N, 4, 2] in pixels of `image`, `ids` int32 [B, N],
           `length` int32 [B] (0 for a row that cannot be used), `has_quads` and `case_known` float32 [B] (0 or 1),
           `row_id` int64 [B], and `text` [B] for evaluation.
         """
-        chunk = chunk_read.chunk
-        table = read_row_group(self.uris[chunk_read.dataset], chunk.group, self._cache)
-        records = schema.from_table(table.slice(chunk.start, len(chunk)))
-        order = chunk_read.rows() if self.augment else np.arange(len(chunk))
-        rows = [self._row(records[i], chunk_read, chunk.first_row + int(i)) for i in order]
+        table = read_row_group(self.uris[chunk_read.dataset], chunk_read.group, self._cache)
+        offsets = chunk_read.rows()
+        records = schema.from_table(table.take(offsets))
+        numbers = (chunk_read.first_row + offsets).tolist()
+        rows = [self._row(record, chunk_read, number) for record, number in zip(records, numbers, strict=True)]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     @property
@@ -175,14 +176,18 @@ def _split_by_chunk(block: Rows) -> Iterator[tuple[int, Rows]]:
         yield int(positions[start]), {name: block[name][start:stop] for name in block if name != _POSITION}
 
 
-def make_training_sampler(config: Config) -> Sampler:
+def make_training_sampler(config: Config, content_hashes: Mapping[str, str] | None = None) -> Sampler:
     """The sampler over the training data of a config.
+
+    Args:
+      content_hashes: that the data sets must have, by URI; None accepts any.
 
     Raises:
       UserError: as `read_manifest` and `Sampler`.
     """
+    hashes = content_hashes or {}
     return Sampler(
-        [read_manifest(uri) for uri in config.data.train],
+        [read_manifest(uri, hashes.get(uri)) for uri in config.data.train],
         weights=config.data.weights,
         seed=config.train.seed,
         num_streams=config.data.num_streams,
@@ -224,11 +229,7 @@ def evaluation_rows(
     Raises:
       UserError, StorageError: as `read_row_group`.
     """
-    reads = [
-        ChunkRead(0, dataset, 0, chunk, skip=0, shuffle_seed=())
-        for dataset, manifest in enumerate(manifests)
-        for chunk in cut_chunks(manifest, CHUNK_ROWS // 4)
-    ][worker::num_workers]
+    reads = share_reads(manifests, worker=worker, num_workers=num_workers)
     reader = ChunkReader(spec.config, tuple(uris), augment=False, ingest=spec.runtime.data)
     chunks = stream_chunks(reader, iter(reads), spec.runtime.data.cpus_per_read_task)
     for chunk_read, rows in zip(reads, chunks, strict=True):

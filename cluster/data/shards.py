@@ -35,7 +35,7 @@ ROW_GROUP_ROWS = 256
 SHARD_NAME = re.compile(r"shard-[0-9-]{1,100}\.parquet")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class RowGroup:
     """Rows of a shard that are fetched together: bytes `start:stop` of its file."""
 
@@ -45,7 +45,7 @@ class RowGroup:
     sha256: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class RowGroupRef:
     """All that is needed to fetch a row group.
 
@@ -270,11 +270,14 @@ def is_dataset(uri: str) -> bool:
     return open_uri(uri).join(DATASET_MANIFEST_NAME).exists()
 
 
-def read_manifest(dataset_uri: str) -> Manifest:
+def read_manifest(dataset_uri: str, content_hash: str | None = None) -> Manifest:
     """Reads the manifest of a data set.
 
+    Args:
+      content_hash: that a run began with; None accepts any content.
+
     Raises:
-      UserError: there is none, or it is damaged or of another version.
+      UserError: there is none, it is damaged or of another version, or its content is another.
       StorageError: storage refuses or does not answer.
     """
     location = open_uri(dataset_uri).join(DATASET_MANIFEST_NAME)
@@ -293,7 +296,23 @@ def read_manifest(dataset_uri: str) -> Manifest:
         )
     with _damage_of(location.uri):
         shards = tuple(ShardInfo.from_dict(shard) for shard in content["shards"])
-        return Manifest(SCHEMA_VERSION, shards, dict(content["reject_counts"]), dict(content["origin"]))
+        manifest = Manifest(SCHEMA_VERSION, shards, dict(content["reject_counts"]), dict(content["origin"]))
+    if content_hash is not None:
+        require_content(dataset_uri, manifest, content_hash)
+    return manifest
+
+
+def require_content(dataset_uri: str, manifest: Manifest, content_hash: str) -> None:
+    """Checks that a data set is the one that a run began with.
+
+    Raises:
+      UserError: it is not.
+    """
+    if manifest.content_hash != content_hash:
+        raise UserError(
+            f"{dataset_uri} has changed since this run began: its content hash is {manifest.content_hash:.12}, and was "
+            f"{content_hash:.12}: restore the data set, or choose another name for a new run"
+        )
 
 
 @contextlib.contextmanager

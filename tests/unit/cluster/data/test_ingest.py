@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from cluster.config import IngestConfig
-from cluster.data.ingest import ChunkReader
-from cluster.data.sampler import ChunkRead, cut_chunks
+from cluster.data.ingest import ChunkReader, make_training_sampler
+from cluster.data.sampler import share_reads
 from cluster.data.shards import read_manifest
 from tests.factories import write_dataset
 from textscanner.data.annotations import quads_of_boxes
 from textscanner.data.schema import WordRecord
+from textscanner.errors import UserError
 from textscanner.presets import preset
 from textscanner.training.step import batch_signature
 
@@ -28,12 +29,9 @@ def record_of(text, height=20, width=40, quads=None, case_known=True):
 def read(folder, records, augment):
     """The rows of a data set of these records, in storage order."""
     uri = write_dataset(str(folder / "set"), records, num_shards=1)
-    (chunk,) = cut_chunks(read_manifest(uri), 64)
-    config = preset("tiny")
-    reader = ChunkReader(config, (uri,), augment=augment, ingest=IngestConfig())
-    rows = reader.read(ChunkRead(0, 0, 0, chunk, skip=0, shuffle_seed=()))
-    order = np.argsort(rows["row_id"])
-    return {name: column[order] for name, column in rows.items()}
+    (chunk_read,) = share_reads([read_manifest(uri)], worker=0, num_workers=1)
+    reader = ChunkReader(preset("tiny"), (uri,), augment=augment, ingest=IngestConfig())
+    return reader.read(chunk_read)
 
 
 @pytest.mark.parametrize("augment", [True, False])
@@ -48,6 +46,30 @@ def test_rows_have_the_columns_of_a_batch(augment, tmp_path, words):
 def test_rows_say_whether_the_case_of_their_label_is_known(tmp_path, words):
     records = [dataclasses.replace(word, case_known=i != 1) for i, word in enumerate(words[:3])]
     assert read(tmp_path, records, augment=True)["case_known"].tolist() == [1, 0, 1]
+
+
+def test_a_stream_reads_its_part_of_a_row_group_in_shuffled_order(tmp_path, words):
+    uri = write_dataset(str(tmp_path / "set"), words[:20], num_shards=1)
+    config = preset("tiny")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, train=(uri,), num_streams=4))
+    reader = ChunkReader(config, (uri,), augment=True, ingest=IngestConfig())
+    sampler = make_training_sampler(config)
+    texts = {}
+    for stream in range(4):
+        rows = reader.read(next(sampler.chunk_reads(stream, 0)))
+        assert len(rows["length"]) == 5
+        texts |= dict(zip(rows["row_id"].tolist(), rows["text"].tolist(), strict=True))
+    assert list(texts) != sorted(texts)
+    assert [texts[i] for i in range(20)] == [word.text for word in words[:20]]
+
+
+def test_the_sampler_refuses_other_data_than_the_run_began_with(tmp_path, words):
+    uri = write_dataset(str(tmp_path / "set"), words[:4])
+    config = preset("tiny")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, train=(uri,)))
+    make_training_sampler(config, {uri: read_manifest(uri).content_hash})
+    with pytest.raises(UserError, match=f"^{uri} has changed since this run began"):
+        make_training_sampler(config, {uri: "0" * 64})
 
 
 @pytest.mark.parametrize(
