@@ -63,6 +63,9 @@ class IngestConfig:
     cache_gib: float = 20.0
     """Size limit of the cache in GiB; the least recently used row groups are evicted."""
 
+    row_log_dir: str = ""
+    """Test mode: folder on each node in which every worker logs the row ids of each step; empty for none."""
+
     def __post_init__(self) -> None:
         require(self.cpus_per_read_task > 0, "data.cpus_per_read_task", self.cpus_per_read_task, "must be positive")
         require(self.cache_gib > 0, "data.cache_gib", self.cache_gib, "must be positive; empty cache_dir disables it")

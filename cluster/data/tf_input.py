@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,3 +57,20 @@ class DistributedBatches:
             if self._error is not None:
                 raise self._error from None
             raise
+
+
+def log_rows(
+    batches: Iterator[Any], strategy: tf.distribute.Strategy, folder: str, *, rank: int, start_step: int
+) -> Iterator[Any]:
+    """Yields the batches; before each, appends its step and row ids to the worker's file in `folder`.
+
+    Steps that are repeated after a restart are in the file repeatedly.
+    """
+    path = pathlib.Path(folder) / f"rows-{rank}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for step, batch in zip(itertools.count(start_step + 1), batches, strict=False):
+        parts = strategy.experimental_local_results(batch["row_id"])
+        row_ids = np.concatenate([part.numpy() for part in parts]).tolist()
+        with path.open("a") as file:
+            file.write(json.dumps({"step": step, "row_ids": row_ids}) + "\n")
+        yield batch

@@ -36,6 +36,11 @@ class RunLayout:
         """The run's config, written first and only if absent, so only one of two equally named runs gets it."""
         return f"{self.root}/config.json"
 
+    @property
+    def content_hashes(self) -> str:
+        """Content hashes of the run's data sets by URI: the run is only resumed on the same content."""
+        return f"{self.root}/content_hashes.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class SweepLayout:

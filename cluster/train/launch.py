@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -16,7 +17,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # what R
 
 from cluster.config import RunSpec
 from cluster.data.ingest import validation_metrics
-from cluster.data.shards import read_manifest
+from cluster.data.shards import Manifest, read_manifest, require_content
 from cluster.errors import RunError
 from cluster.session import cluster_limits, local_session
 from cluster.storage.checkpoints import fetch_checkpoint, list_checkpoints, select_checkpoint
@@ -63,8 +64,8 @@ def train_run(
       in_sweep: the run belongs to a sweep, whose driver holds the lease on its folder.
 
     Raises:
-      UserError: another process trains this run, the folder holds a run of another config, the data is missing, or the
-        cluster is too small.
+      UserError: another process trains this run, the folder holds a run of another config or on other data, the data is
+        missing, or the cluster is too small.
       RunError: the run failed more often than `train.max_failures` without progress, or another process took it over.
       StorageError: storage refused or did not answer.
 
@@ -77,16 +78,18 @@ def train_run(
     """
     spec = with_absolute_uris(spec)
     config = spec.config
-    describe(spec)
+    manifests = _read_manifests(config)
+    _describe(spec, manifests)
     check_init(config.train.init)
     layout = RunLayout(absolute_uri(storage_uri), name)
     with contextlib.nullcontext() if in_sweep else exclusive(layout.root):
         _claim_folder(layout, config)
-        _train(spec, layout, listener)
+        content_hashes = _pin_data(layout, manifests)
+        _train(spec, layout, listener, content_hashes)
     return _result(config, layout)
 
 
-def _train(spec: RunSpec, layout: RunLayout, listener: Listener | None) -> None:
+def _train(spec: RunSpec, layout: RunLayout, listener: Listener | None, content_hashes: dict[str, str]) -> None:
     """Trains to the last step on the connected Ray cluster, or on one of this machine."""
     with local_session(local_cluster_cpus(spec)):
         _check_cpus(spec)
@@ -94,18 +97,25 @@ def _train(spec: RunSpec, layout: RunLayout, listener: Listener | None) -> None:
         try:
             with ProgressBar(progress_actor, spec.config.train.num_steps, listener):
                 fit_with_restarts(
-                    lambda: _trainer(spec, layout, progress_actor), layout.root, spec.runtime.train.max_failures
+                    lambda: _trainer(spec, layout, progress_actor, content_hashes),
+                    layout.root,
+                    spec.runtime.train.max_failures,
                 )
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
             raise RunError(failure_message(error)) from error
 
 
-def _trainer(spec: RunSpec, layout: RunLayout, progress_actor: Any) -> Trainer:
+def _trainer(spec: RunSpec, layout: RunLayout, progress_actor: Any, content_hashes: dict[str, str]) -> Trainer:
     """Ray Train's trainer of one attempt."""
     trainer: Trainer = DataParallelTrainer(
         _train_loop,
         backend_config=TFConfigBackend(),
-        train_loop_config={"spec": spec.to_dict(), "run_root": layout.root, "progress_actor": progress_actor},
+        train_loop_config={
+            "spec": spec.to_dict(),
+            "run_root": layout.root,
+            "progress_actor": progress_actor,
+            "content_hashes": content_hashes,
+        },
         scaling_config=_scaling(spec),
         run_config=RunConfig(
             name=layout.name,
@@ -125,12 +135,20 @@ def describe(spec: RunSpec) -> list[str]:
       UserError: a data set is missing, the config names none, nothing could be learned from them, or no validation
         reports `train.best_metric`.
     """
-    config, workers = spec.config, spec.runtime.train
+    return _describe(spec, _read_manifests(spec.config))
+
+
+def _read_manifests(config: Config) -> dict[str, Manifest]:
+    """The manifests of all data sets by URI."""
     if not config.data.train:
         raise UserError("data.train is empty: name at least one prepared data set")
+    return {uri: read_manifest(uri) for uri in (*config.data.train, *config.data.val)}
+
+
+def _describe(spec: RunSpec, manifests: Mapping[str, Manifest]) -> list[str]:
+    config, workers = spec.config, spec.runtime.train
     train, model = config.train, config.model
     _check_best_metric(config)
-    manifests = {uri: read_manifest(uri) for uri in (*config.data.train, *config.data.val)}
     num_rows = {uri: manifest.num_rows for uri, manifest in manifests.items()}
     num_with_quads = {uri: sum(shard.num_with_quads for shard in manifests[uri].shards) for uri in config.data.train}
     num_train_rows = sum(num_rows[uri] for uri in config.data.train)
@@ -245,6 +263,23 @@ def _claim_folder(layout: RunLayout, config: Config) -> None:
             f"{layout.root} holds a run with another config: choose another name, or restore the old values. Changed:"
             "\n  " + "\n  ".join(changed)
         )
+
+
+def _pin_data(layout: RunLayout, manifests: Mapping[str, Manifest]) -> dict[str, str]:
+    """Writes the content hashes of a new run's data sets into its folder; returns them by URI.
+
+    Raises:
+      UserError: the run began with other content, or the stored hashes cannot be read.
+    """
+    hashes = {uri: manifest.content_hash for uri, manifest in manifests.items()}
+    location = open_uri(layout.content_hashes)
+    if location.write_new(json.dumps(hashes, indent=2).encode()):
+        return hashes
+    remedy = "choose another name, or delete the run's folder to start again"
+    stored = json_object(location.read_bytes(), layout.content_hashes, remedy)
+    for uri, manifest in manifests.items():
+        require_content(uri, manifest, str(stored.get(uri, "unknown")))
+    return hashes
 
 
 def _result(config: Config, layout: RunLayout) -> RunResult:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from cluster.config import RunSpec, WorkerConfig
 from cluster.data.ingest import dataset_names, evaluation_rows, make_training_sampler, worker_batches
 from cluster.data.shards import Manifest, read_manifest
-from cluster.data.tf_input import DistributedBatches
+from cluster.data.tf_input import DistributedBatches, log_rows
 from cluster.storage.checkpoint_manifest import StoredCheckpoint
 from cluster.storage.checkpoints import fetch_checkpoint, latest_valid, step_folder, verify
 from cluster.storage.location import open_uri
@@ -47,11 +48,13 @@ class WorkerSettings:
       spec: the run spec, as a dict.
       run_root: URI of the run's folder.
       progress_actor: handle of the driver's `ProgressActor`.
+      content_hashes: of the run's data sets, by URI.
     """
 
     spec: dict[str, Any]
     run_root: str
     progress_actor: Any
+    content_hashes: dict[str, str]
 
 
 def train_worker(settings: WorkerSettings) -> None:
@@ -72,7 +75,7 @@ def train_worker(settings: WorkerSettings) -> None:
     strategy = make_strategy(_with_threads(spec.runtime.train, context.get_local_world_size()))
     state = create_state(config, strategy)
     meta = _restore(state, settings, rank)
-    sampler = make_training_sampler(config)
+    sampler = make_training_sampler(config, settings.content_hashes)
     worker = _Worker(spec, state, settings, rank=rank, num_workers=num_workers, meta=meta)
     batches = worker_batches(
         spec,
@@ -82,7 +85,9 @@ def train_worker(settings: WorkerSettings) -> None:
         start_step=meta.step,
         num_steps=config.train.num_steps - meta.step,
     )
-    distributed_batches = DistributedBatches(spec, batches, strategy)
+    distributed_batches: Iterator[Any] = DistributedBatches(spec, batches, strategy)
+    if folder := spec.runtime.data.row_log_dir:
+        distributed_batches = log_rows(distributed_batches, strategy, folder, rank=rank, start_step=meta.step)
     for event in training_loop(make_train_step(state), distributed_batches, meta.step, config.train):
         worker.handle(event)
     worker.close()
@@ -160,7 +165,8 @@ class _Worker:
         self._reader = Reader(
             self._config, state.ema_model, step=meta.step, metrics=meta.metrics, threshold=meta.threshold
         )
-        self._val_manifests: list[Manifest] = [read_manifest(uri) for uri in self._config.data.val]
+        hashes = settings.content_hashes
+        self._val_manifests: list[Manifest] = [read_manifest(uri, hashes.get(uri)) for uri in self._config.data.val]
         self._outputs: RankZeroOutputs | None = None
         if rank == 0:
             self._outputs = RankZeroOutputs(spec, settings.run_root, settings.progress_actor, start_step=meta.step)

@@ -1,5 +1,6 @@
 """Training runs on a local Ray cluster with real worker processes: resuming, a killed worker, refusals."""
 
+import collections
 import json
 import os
 import pathlib
@@ -35,7 +36,7 @@ DASHBOARD = pathlib.Path(__file__).parents[2] / "cluster" / "deploy" / "grafana"
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     records = rendered_records(160)
-    train = write_dataset(str(folder / "train"), records[:128])
+    train = write_dataset(str(folder / "train"), records[:128], num_shards=3)  # of 43, 43 and 42 rows
     return train, write_dataset(str(folder / "val"), records[128:])
 
 
@@ -88,9 +89,10 @@ def test_augmented_pixels_are_the_same_after_a_restart(ray_session, data):
 def test_a_run_whose_worker_is_killed_ends_like_an_uninterrupted_one(ray_session, data, tmp_path):
     """20 steps without interruption; 13, a SIGKILL, and the rest from the checkpoint of step 10.
 
-    The loss of each step and the final weights agree.
+    The loss and the rows of each step and the final weights agree.
     """
     storage = str(tmp_path)
+    row_logs = {name: tmp_path / "rows" / name for name in ("uninterrupted", "killed")}
     cadence = [
         "train.num_steps=20",
         "train.validate_every_steps=10",
@@ -98,16 +100,17 @@ def test_a_run_whose_worker_is_killed_ends_like_an_uninterrupted_one(ray_session
         "train.image_every_steps=20",
     ]
     spec = spec_of(data, *cadence, "optimizer.learning_rate=0.0005", "train.keep_checkpoints=1")
-    uninterrupted = train_run(spec, storage, "uninterrupted")
+    uninterrupted = train_run(_with_row_log(spec, row_logs["uninterrupted"]), storage, "uninterrupted")
     assert uninterrupted.last.endswith("step_00000020")
     _check_prometheus_metrics("uninterrupted")
     assert pathlib.Path(storage, "uninterrupted", "step_00000010").exists()  # retention keeps the two newest
     retried = override(spec, ["train.max_failures=2"])
     killer = _Killer(pathlib.Path(storage) / "killed" / "metrics.jsonl", after_step=13)
     with killer:
-        killed = train_run(retried, storage, "killed")
+        killed = train_run(_with_row_log(retried, row_logs["killed"]), storage, "killed")
     assert killer.killed
     assert killed.last.endswith("step_00000020")
+    _check_rows(**row_logs)
     expected, losses = losses_of(storage, "uninterrupted"), losses_of(storage, "killed")
     assert list(losses) == list(range(1, 21))
     np.testing.assert_allclose([losses[s] for s in range(1, 21)], [expected[s] for s in range(1, 21)], rtol=1e-3)
@@ -117,6 +120,31 @@ def test_a_run_whose_worker_is_killed_ends_like_an_uninterrupted_one(ray_session
         np.testing.assert_allclose(a[name], b[name], rtol=0.05, atol=5e-3, err_msg=name)
     assert best_checkpoint(RunLayout(storage, "killed").root).startswith(storage)
     _check_refusal_of_another_config(spec, storage)
+
+
+def _with_row_log(spec, folder):
+    return override(spec, [f"data.row_log_dir={folder}"])
+
+
+def _check_rows(uninterrupted, killed):
+    """Every row once per epoch of 16 steps; the killed run took steps twice, both times with the same rows."""
+    expected, logged = _logged_rows(uninterrupted), _logged_rows(killed)
+    assert {step: set(rows) for step, rows in logged.items()} == {step: set(rows) for step, rows in expected.items()}
+    assert any(len(rows) == 2 for rows in logged.values())
+    batches = {key: rows[-1] for key, rows in logged.items()}
+    assert sorted(row for (step, _), rows in batches.items() if step <= 16 for row in rows) == list(range(128))
+    second_epoch = [row for (step, _), rows in batches.items() if step > 16 for row in rows]
+    assert len(second_epoch) == len(set(second_epoch)) == 32
+
+
+def _logged_rows(folder):
+    """The row ids of each time that a step was taken, by step and rank."""
+    logged = collections.defaultdict(list)
+    for rank in range(2):
+        for line in (folder / f"rows-{rank}.jsonl").read_text().splitlines():
+            entry = json.loads(line)
+            logged[entry["step"], rank].append(tuple(entry["row_ids"]))
+    return logged
 
 
 def _check_prometheus_metrics(run):

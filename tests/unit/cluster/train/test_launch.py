@@ -7,10 +7,12 @@ import sys
 import pytest
 
 from cluster.config import RunSpec, override
+from cluster.data.shards import read_manifest
 from cluster.storage.run_layout import RunLayout
 from cluster.train import launch
 from cluster.train.launch import (
     _claim_folder,
+    _pin_data,
     check_init,
     cpu_shortage,
     describe,
@@ -64,6 +66,25 @@ def test_a_damaged_or_older_config_in_the_folder_is_a_user_error_that_names_it(t
         _claim_folder(layout, SPEC.config)
 
 
+def test_a_run_is_resumed_on_the_same_data_and_refused_on_other_data(words, tmp_path):
+    layout = RunLayout(str(tmp_path), "x")
+    kept, changed = (write_dataset(str(tmp_path / name), words[:8]) for name in ("kept", "changed"))
+
+    def manifests():
+        return {uri: read_manifest(uri) for uri in (kept, changed)}
+
+    hashes = _pin_data(layout, manifests())
+    assert hashes == _pin_data(layout, manifests()) == json.loads((tmp_path / "x" / "content_hashes.json").read_text())
+    write_dataset(changed, words[8:16])
+    with pytest.raises(UserError, match=rf"^{changed} has changed since this run began: its content"):
+        _pin_data(layout, manifests())
+    write_dataset(changed, words[:8])
+    assert _pin_data(layout, manifests()) == hashes
+    (tmp_path / "x" / "content_hashes.json").write_text("{")
+    with pytest.raises(UserError, match=rf"^{layout.content_hashes} is damaged"):
+        _pin_data(layout, manifests())
+
+
 def test_initial_weights_must_exist(tmp_path):
     check_init("")
     check_init("small")
@@ -97,7 +118,7 @@ from textscanner.presets import preset
 try:
     launch.train_run(RunSpec(preset("tiny")), "runs", "first")
 except UserError:  # there is no data
-    launch._trainer(RunSpec(preset("tiny")), RunLayout(sys.argv[1], "first"), None)
+    launch._trainer(RunSpec(preset("tiny")), RunLayout(sys.argv[1], "first"), None, {})
     print("tensorflow" in sys.modules)
 """
 

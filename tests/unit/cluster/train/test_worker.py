@@ -19,6 +19,7 @@ from textscanner.training.loop import TrainEvent
 
 SPEC = override(RunSpec(preset("tiny")), ["train.workers=2", "train.num_steps=20"])
 RESTORED_STEP = 10
+HASHES = {"data/words": "0" * 64}
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def calls(monkeypatch):
         monkeypatch.setattr(worker, name, getattr(order, name))
     order._restore.return_value = CheckpointMeta(RESTORED_STEP, 0.5, {})
     order.training_loop.return_value = [TrainEvent(RESTORED_STEP + 1, None, False, False, False)]
-    train_worker(WorkerSettings(SPEC.to_dict(), "runs/x", None))
+    train_worker(WorkerSettings(SPEC.to_dict(), "runs/x", None, HASHES))
     return order
 
 
@@ -56,10 +57,25 @@ def test_the_driver_knows_that_rank_0_runs_before_anything_can_hang(monkeypatch)
     monkeypatch.setattr(worker.ray.train, "get_context", lambda: context)
     monkeypatch.setattr(worker, "make_strategy", mock.Mock(side_effect=TimeoutError))
     remote = types.SimpleNamespace(remote=calls.append)
-    settings = WorkerSettings(SPEC.to_dict(), "runs/x", types.SimpleNamespace(set_progress=remote))
+    settings = WorkerSettings(SPEC.to_dict(), "runs/x", types.SimpleNamespace(set_progress=remote), {})
     with pytest.raises(TimeoutError):
         train_worker(settings)
     assert calls == [{"step": 0, "starting": 1}]
+
+
+def test_a_worker_trains_only_on_the_data_that_the_run_began_with(calls):
+    assert calls.make_training_sampler.call_args.args == (SPEC.config, HASHES)
+
+
+def test_a_worker_validates_only_on_the_data_that_the_run_began_with(monkeypatch):
+    read = mock.Mock()
+    monkeypatch.setattr(worker, "read_manifest", read)
+    monkeypatch.setattr(worker, "Reader", mock.Mock())
+    spec = override(SPEC, ['data.val=["data/words"]'])
+    settings = WorkerSettings(spec.to_dict(), "runs/x", None, HASHES)
+    state = mock.Mock(config=spec.config)
+    worker._Worker(spec, state, settings, rank=1, num_workers=2, meta=CheckpointMeta(0, 0.5, {}))
+    assert read.call_args.args == ("data/words", "0" * 64)
 
 
 def test_cpu_workers_of_a_node_share_its_cores(monkeypatch):
@@ -78,7 +94,7 @@ def make_worker(monkeypatch, rank):
     monkeypatch.setattr(worker, "Reader", mock.Mock())
     monkeypatch.setattr(worker, "RankZeroOutputs", mock.Mock())
     state = mock.Mock(config=SPEC.config)
-    settings = WorkerSettings(SPEC.to_dict(), "runs/x", None)
+    settings = WorkerSettings(SPEC.to_dict(), "runs/x", None, {})
     return worker._Worker(SPEC, state, settings, rank=rank, num_workers=2, meta=CheckpointMeta(0, 0.5, {})), report
 
 
@@ -95,7 +111,7 @@ def init_messages(tmp_path, monkeypatch):
 
     def initialize(spec, rank):
         config = dataclasses.replace(spec.config, train=dataclasses.replace(spec.config.train, init=str(tmp_path)))
-        settings = WorkerSettings(spec.to_dict(), "runs/x", None)
+        settings = WorkerSettings(spec.to_dict(), "runs/x", None, {})
         return worker._initialize(mock.Mock(config=config), settings, rank), messages
 
     return initialize
@@ -151,6 +167,6 @@ def test_a_finished_run_that_is_started_again_takes_no_step_and_saves_nothing(mo
     for name in (*names, "DistributedBatches", "make_train_step"):
         monkeypatch.setattr(worker, name, getattr(stubs, name))
     stubs._restore.return_value = CheckpointMeta(SPEC.config.train.num_steps, 0.5, {})
-    train_worker(WorkerSettings(SPEC.to_dict(), "runs/x", mock.Mock()))  # the training loop is the real one
+    train_worker(WorkerSettings(SPEC.to_dict(), "runs/x", mock.Mock(), {}))  # the training loop is the real one
     assert stubs.make_train_step.return_value.called is False
     assert [call[0] for call in stubs._Worker.return_value.method_calls] == ["close"]
