@@ -17,7 +17,11 @@ def short_polls(monkeypatch):
 
 
 def start(monkeypatch, train_run):
-    monkeypatch.setattr(stall_monitor, "train_run", train_run)
+    def run_in_sweep(*arguments, in_sweep):
+        assert in_sweep  # the sweep's driver holds the lease on its folder
+        train_run(*arguments)
+
+    monkeypatch.setattr(stall_monitor, "train_run", run_in_sweep)
     return MonitoredRun(None, "runs", "x")
 
 
