@@ -31,6 +31,8 @@ class WorkerConfig:
     """TensorFlow threads of a CPU worker; 0 divides the node's cores among its workers."""
     max_failures: int = 3
     """Automatic restarts after failures without a new checkpoint in between; -1 has no limit."""
+    max_skipped_steps: int = 20
+    """Steps in a row without an update, because the loss or the gradient is not finite; more end the run."""
     keep_checkpoints: int = 2
     """Checkpoint retention: number of best checkpoints by `train.best_metric` to keep; the two newest are also kept."""
     tracker: Literal["none", "mlflow", "wandb"] = "none"
@@ -39,7 +41,7 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         for name in ("workers", "keep_checkpoints"):
             require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
-        for name in ("gpus_per_worker", "threads_per_worker"):
+        for name in ("gpus_per_worker", "threads_per_worker", "max_skipped_steps"):
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "must not be negative")
         require(self.cpus_per_worker > 0, "train.cpus_per_worker", self.cpus_per_worker, "must be positive")
         require(self.max_failures >= -1, "train.max_failures", self.max_failures, "must be -1 (no limit) or more")

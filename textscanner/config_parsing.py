@@ -37,7 +37,7 @@ _REPLACED_KEYS = {
 # Keys of `cluster/config.py`, most of which configs contained before the two were split. As assignments they are valid.
 _MOVED_KEYS = (
     *("train.workers", "train.gpus_per_worker", "train.cpus_per_worker", "train.threads_per_worker"),
-    *("train.max_failures", "train.keep_checkpoints", "train.tracker"),
+    *("train.max_failures", "train.max_skipped_steps", "train.keep_checkpoints", "train.tracker"),
     *("data.task_cpus", "data.cpus_per_read_task", "data.prefetch_batches", "data.cache_dir", "data.cache_gib"),
     "data.row_log_dir",
 )

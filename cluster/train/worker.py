@@ -88,7 +88,10 @@ def train_worker(settings: WorkerSettings) -> None:
     distributed_batches: Iterator[Any] = DistributedBatches(spec, batches, strategy)
     if folder := spec.runtime.data.row_log_dir:
         distributed_batches = log_rows(distributed_batches, strategy, folder, rank=rank, start_step=meta.step)
-    for event in training_loop(make_train_step(state), distributed_batches, meta.step, config.train):
+    max_skipped_steps = spec.runtime.train.max_skipped_steps
+    for event in training_loop(
+        make_train_step(state), distributed_batches, meta.step, config.train, max_skipped_steps=max_skipped_steps
+    ):
         worker.handle(event)
     worker.close()
 
@@ -175,6 +178,11 @@ class _Worker:
 
     def handle(self, event: TrainEvent) -> None:
         """Does everything that is due: validation before saving, so that a checkpoint carries its own metrics."""
+        if event.num_skipped and self._outputs:
+            self._outputs.send_message(
+                f"step {event.step}: {event.num_skipped} steps skipped since the last log or checkpoint: the loss or "
+                "the gradient was not finite"
+            )
         if event.metrics is not None and self._outputs:
             learning_rate = float(self._state.optimizer.learning_rate.numpy())
             self._outputs.log_step(event.step, event.metrics, learning_rate)

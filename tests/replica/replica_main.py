@@ -1,6 +1,6 @@
 """One worker of a replica test: `python -m tests.replica.replica_main RANK WORLD OUT`, TF_CONFIG in the environment.
 
-Trains `tiny` for 20 steps on its share of fixed batches and writes metrics and all weights.
+Trains `tiny` for 20 steps on its share of fixed batches, one of which is poisoned, and writes metrics and all weights.
 """
 
 import sys
@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 STEPS = 20
+POISONED_STEP, POISONED_ROW = 7, 12  # a value of one row of the global batch, of one worker, is not finite
 
 
 def main(rank: int, world: int, out: str) -> None:
@@ -44,6 +45,8 @@ def main(rank: int, world: int, out: str) -> None:
         batch_of([records[(16 * i + j) % 48] for j in range(rank * share, (rank + 1) * share)], config)
         for i in range(STEPS)
     ]
+    if POISONED_ROW // share == rank:
+        batches[POISONED_STEP]["has_quads"][POISONED_ROW % share] = np.nan
     stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
     # Endless, as in training: at the end of a finite one the workers would ask each other whether there is more.
     dataset = strategy.distribute_datasets_from_function(lambda _: tf.data.Dataset.from_tensor_slices(stacked).repeat())

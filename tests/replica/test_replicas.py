@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+from tests.replica.replica_main import POISONED_STEP
+
 pytestmark = pytest.mark.replica
 
 
@@ -52,6 +54,13 @@ def test_two_workers_with_half_the_batch_give_the_losses_of_one(runs):
     assert (alone["metrics/gradient_norm"] > 1.0).any(), (
         "gradients must be clipped in some steps, or clipping is not tested"
     )
+
+
+def test_a_value_that_is_not_finite_on_one_worker_makes_all_skip_that_step(runs):
+    alone, workers = runs
+    for arrays in (alone, *workers):
+        assert arrays["metrics/skipped"].nonzero()[0].tolist() == [POISONED_STEP]
+        assert all(np.isfinite(arrays[name]).all() for name in arrays if name.startswith(("live/", "ema/")))
 
 
 def test_both_workers_hold_identical_weights_and_statistics(runs):

@@ -16,6 +16,9 @@ import numpy as np
 from textscanner.config import TrainConfig
 from textscanner.training.step import StepMetrics, TrainStep
 
+CADENCES = ("log", "validate", "checkpoint", "image")  # of `TrainConfig`; the last three are fields of `TrainEvent`
+SKIPPED = StepMetrics._fields.index("skipped")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainEvent:
@@ -23,12 +26,13 @@ class TrainEvent:
 
     Attributes:
       step: steps done, counted from the start of the run.
-      metrics: means since the last logged step, or None if no logging is due. The fields of `StepMetrics`, and
-        `images_per_s` over all workers, and `data_wait_fraction`, the fraction of the time that this worker waited for
-        batches.
+      metrics: means since the last logged step, or None if no logging is due or all those steps were skipped. The
+        fields of `StepMetrics`, but `skipped` as the number of skipped steps; `images_per_s` over all workers, and
+        `data_wait_fraction`, the fraction of the time that this worker waited for batches.
       validate: score the validation sets.
       checkpoint: save a checkpoint.
       image: draw validation words with their maps.
+      num_skipped: skipped steps since the last event.
     """
 
     step: int
@@ -36,6 +40,7 @@ class TrainEvent:
     validate: bool
     checkpoint: bool
     image: bool
+    num_skipped: int = 0
 
 
 def due(step: int, every: int, last: int) -> bool:
@@ -44,35 +49,38 @@ def due(step: int, every: int, last: int) -> bool:
 
 
 def training_loop(
-    train_step: TrainStep, batches: Iterator[Any], start_step: int, config: TrainConfig
+    train_step: TrainStep, batches: Iterator[Any], start_step: int, config: TrainConfig, max_skipped_steps: int = 0
 ) -> Iterator[TrainEvent]:
     """Runs steps `start_step + 1` to `num_steps` and yields whenever a cadence is due.
+
+    While steps are being skipped, the weights may be at fault: what is due at a skipped step is postponed to the next
+    event at a step that counts, or the last step.
 
     Args:
       train_step: the compiled step.
       batches: one batch per step, in order.
       start_step: steps already done, 0 for a new run.
       config: number of steps and cadences.
+      max_skipped_steps: in a row.
 
     Raises:
-      FloatingPointError: the loss or the gradient of a step was not finite. Raised instead of the next event, whatever
-        is due: weights that are not finite are never validated nor saved.
+      FloatingPointError: more steps in a row were skipped. Raised instead of the next event, whatever is due.
     """
-    meter = _Meter(config.global_batch_size)
-    last = config.num_steps
+    meter = _Meter(config.global_batch_size, max_skipped_steps)
+    last, postponed = config.num_steps, frozenset[str]()
     for step in range(start_step + 1, last + 1):
         begin_s = time.perf_counter()
         batch = next(batches)
         meter.waited_s += time.perf_counter() - begin_s
         meter.pending.append(train_step(batch))
         meter.stepped_s += time.perf_counter() - begin_s
-        log = due(step, config.log_every_steps, last)
-        validate = due(step, config.validate_every_steps, last)
-        checkpoint = due(step, config.checkpoint_every_steps, last)
-        image = due(step, config.image_every_steps, last)
-        if log or validate or checkpoint or image:
-            meter.check(step)
-            yield TrainEvent(step, meter.read() if log else None, validate, checkpoint, image)
+        names = frozenset(name for name in CADENCES if due(step, getattr(config, f"{name}_every_steps"), last))
+        if names:
+            num_skipped = meter.check(step)
+            names |= postponed
+            postponed = names - {"log"} if meter.skipped_in_a_row and step < last else frozenset()
+            flags = (name in names - postponed for name in CADENCES[1:])
+            yield TrainEvent(step, meter.read() if "log" in names else None, *flags, num_skipped=num_skipped)
         elif step == start_step + 1:
             meter.discard_time()  # tracing and compilation took most of it
 
@@ -80,13 +88,15 @@ def training_loop(
 class _Meter:
     """Metrics and times since the last logged step. Time outside of steps (validation, saving) does not count."""
 
-    def __init__(self, global_batch_size: int) -> None:
-        self._global_batch_size = global_batch_size
+    def __init__(self, global_batch_size: int, max_skipped_steps: int) -> None:
+        self._global_batch_size, self._max_skipped_steps = global_batch_size, max_skipped_steps
+        self.skipped_in_a_row = 0  # up to the newest step that was read from the device
         self.pending: list[StepMetrics] = []  # on the device
         self._reset()
 
     def _reset(self) -> None:
-        self._rows: list[np.ndarray] = []  # [metrics] of each step since the last logged one, finite
+        self._rows: list[np.ndarray] = []  # [metrics] of each step since the last logged one that counts, finite
+        self._num_skipped = 0
         self._num_untimed = 0
         self.waited_s = 0.0
         self.stepped_s = 0.0
@@ -96,30 +106,47 @@ class _Meter:
         self._num_untimed = len(self.pending)
         self.waited_s = self.stepped_s = 0.0
 
-    def check(self, last_step: int) -> None:
+    def check(self, last_step: int) -> int:
         """Reads the steps since the last event, up to `last_step`, from the device.
 
+        Returns:
+          how many of them were skipped.
+
         Raises:
-          FloatingPointError: a metric of a step is not finite.
+          FloatingPointError: too many steps in a row were skipped, or a step whose metrics are not finite was not.
         """
         begin_s = time.perf_counter()
         rows = [np.array([scalar.numpy() for scalar in metrics]) for metrics in self.pending]
         self.stepped_s += time.perf_counter() - begin_s  # waiting for the device is the time of the steps
         for row, step in zip(rows, range(last_step - len(rows) + 1, last_step + 1), strict=True):
-            if not np.isfinite(row).all():
-                metrics = dict(zip(StepMetrics._fields, row.tolist(), strict=True))
-                raise FloatingPointError(
-                    f"step {step}: the loss or the gradient is not finite ({metrics}); lower optimizer.learning_rate "
-                    "or set optimizer.clip_norm"
-                )
-        self._rows += rows
+            self._count(row, step)
         self.pending.clear()
+        num_counted = sum(not row[SKIPPED] for row in rows)
+        return len(rows) - num_counted
 
-    def read(self) -> dict[str, float]:
-        """Means since the last logged step, all of them checked; begins anew."""
+    def _count(self, row: np.ndarray, step: int) -> None:
+        skipped = row[SKIPPED] > 0
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+        if self.skipped_in_a_row > self._max_skipped_steps or not (skipped or np.isfinite(row).all()):
+            metrics = dict(zip(StepMetrics._fields, row.tolist(), strict=True))
+            raise FloatingPointError(
+                f"step {step}: the loss or the gradient is not finite ({metrics}), in {self.skipped_in_a_row} steps in "
+                "a row; lower optimizer.learning_rate or set optimizer.clip_norm"
+            )
+        if skipped:
+            self._num_skipped += 1
+        else:
+            self._rows.append(row)
+
+    def read(self) -> dict[str, float] | None:
+        """Means since the last logged step, all of them checked; begins anew. None if no step counts."""
+        if not self._rows:
+            return None
         rows = np.array(self._rows)  # [steps, metrics]
         means = dict(zip(StepMetrics._fields, rows.mean(0).tolist(), strict=True))
-        means["images_per_s"] = (len(rows) - self._num_untimed) * self._global_batch_size / self.stepped_s
+        means["skipped"] = float(self._num_skipped)
+        num_timed = len(rows) + self._num_skipped - self._num_untimed
+        means["images_per_s"] = num_timed * self._global_batch_size / self.stepped_s
         means["data_wait_fraction"] = self.waited_s / self.stepped_s
         self._reset()
         return means

@@ -1,4 +1,6 @@
-"""AdamW as the training step needs it: pre-reduced gradients, decay of kernels only, a warmed-up moving average."""
+"""AdamW as the training step needs it: pre-reduced gradients, steps that are skipped, decay of kernels only, a moving
+average with a warm-up.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,51 @@ EMA_WARMUP_STEPS = 10  # the average over t steps has a momentum of at most t / 
 
 
 class PreReducedAdamW(keras.optimizers.AdamW):
-    """AdamW for gradients that are already summed over the replicas."""
+    """AdamW for gradients that are already summed over the replicas, with steps that change nothing but the counter.
+
+    A `tf.cond` around the whole update is impossible: Keras calls `merge_call`, which must not be in a branch. So the
+    coefficients of the update are multiplied by 1 or 0.
+    """
+
+    def apply(self, grads: Any, trainable_variables: Any = None, accepted: Any = 1.0) -> None:
+        """Updates the variables.
+
+        Args:
+          grads: finite; zeros in a step that is not accepted.
+          trainable_variables: those that the optimizer was built for.
+          accepted: 1, or 0 for a step in which only `iterations` advances; a float32 scalar.
+        """
+        self._accepted = accepted  # equal on all replicas
+        super().apply(grads, trainable_variables)
+
+    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
+        # Together, because Keras hands one tensor to the update of each device.
+        scalars = ops.stack([ops.cast(learning_rate, "float32"), ops.cast(self._accepted, "float32")])
+        super()._backend_update_step(grads, trainable_variables, scalars)
+
+    def _apply_weight_decay(self, variables: list[Any]) -> None:
+        """Left to `update_step`, which knows whether the step counts."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Updates a variable and its moments.
+
+        Bias correction counts skipped steps, too: moments that skipped one of the first steps are taken for smaller.
+
+        Args:
+          gradient: of the variable's shape.
+          variable: the variable.
+          learning_rate: float32 [2], the learning rate and `accepted`.
+        """
+        learning_rate, accepted = ops.unstack(ops.cast(learning_rate, variable.dtype))
+        learning_rate = learning_rate * accepted
+        if self._use_weight_decay(variable):
+            self.assign_sub(variable, variable * self.weight_decay * learning_rate)
+        index, step = self._get_variable_index(variable), ops.cast(self.iterations + 1, variable.dtype)
+        m, v = self._momentums[index], self._velocities[index]
+        self.assign_add(m, (gradient - m) * ((1 - self.beta_1) * accepted))
+        self.assign_add(v, (ops.square(gradient) - v) * ((1 - self.beta_2) * accepted))
+        rate = learning_rate * ops.sqrt(1 - ops.power(self.beta_2, step)) / (1 - ops.power(self.beta_1, step))
+        self.assign_sub(variable, m * rate / (ops.sqrt(v) + self.epsilon))
 
     def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
         return grads_and_vars
@@ -28,6 +74,8 @@ class PreReducedAdamW(keras.optimizers.AdamW):
             return
         step = ops.cast(self.iterations, "float32")  # 0 in the first step: the average begins as the new weights
         momentum = ops.minimum(self.ema_momentum, step / (step + EMA_WARMUP_STEPS))
+        # A skipped step changes no average; if it is the first one, the average still begins as the weights.
+        momentum = ops.where(ops.cast(self._accepted, "float32") > 0, momentum, ops.minimum(step, 1.0))
         for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
             m = ops.cast(momentum, variable.dtype)
             average.assign(m * average + (1 - m) * variable)

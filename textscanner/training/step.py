@@ -5,6 +5,9 @@ summed over all replicas in one flat all-reduce (which also carries the metrics)
 compute what one device computes. Keras' own `clipnorm` would clip each replica's gradient before the sum, and its
 optimizer would all-reduce once more; hence the one in `optimizer.py`.
 
+A step whose summed loss or gradient is not finite is skipped: only the step counter advances, so data order and
+schedule stay in step. The decision is made in the graph, on the all-reduced vector: it is the same on every replica.
+
 Shapes: B replica's batch, H W input pixels, h w map cells, N positions, C classes.
 """
 
@@ -41,6 +44,7 @@ class StepMetrics(NamedTuple):
       phi_classes, phi_order: fraction of characters that the class and the order map detect, 0..1.
       trained_fraction: fraction of rows that contribute to the loss, 0..1.
       gradient_norm: L2 norm of the summed gradient, before clipping.
+      skipped: 1 if the step was skipped, otherwise 0; in a skipped step other metrics are not finite.
     """
 
     loss: tf.Tensor
@@ -53,6 +57,7 @@ class StepMetrics(NamedTuple):
     word_loss: tf.Tensor
     trained_fraction: tf.Tensor
     gradient_norm: tf.Tensor
+    skipped: tf.Tensor
 
 
 TrainStep = Callable[[Any], StepMetrics]
@@ -131,8 +136,12 @@ def make_train_step(state: TrainingState) -> TrainStep:
 
     def replica_step(batch: Batch) -> tf.Tensor:
         batch = {name: tf.ensure_shape(batch[name], spec.shape) for name, spec in signature.items()}
+        # The forward pass updates them, before it is known whether the step counts.
+        statistics = [tf.identity(v.value) for v in state.model.non_trainable_variables]
         gradients, sums = _accumulate(state, batch)
-        return _apply(state, gradients, tf.stack(sums) / config.train.global_batch_size)
+        metrics = _apply(state, gradients, tf.stack(sums) / config.train.global_batch_size)
+        _restore_if(metrics.skipped > 0, state.model.non_trainable_variables, statistics)
+        return tf.stack(metrics)
 
     def train_step(batch: Any) -> StepMetrics:
         # Every replica holds the same reduced vector, so the first local one is enough.
@@ -192,7 +201,8 @@ def _gradients(state: TrainingState, batch: Batch) -> tuple[list[tf.Tensor], Ste
         phi_order=tf.reduce_sum(mutual.phi_order),
         word_loss=tf.reduce_sum(word),
         trained_fraction=tf.reduce_sum(trained),
-        gradient_norm=tf.zeros(()),  # known after the all-reduce only
+        gradient_norm=tf.zeros(()),  # both are known after the all-reduce only
+        skipped=tf.zeros(()),
     )
     return gradients, sums
 
@@ -236,8 +246,8 @@ def _word_supervision(
     return mutual, word
 
 
-def _apply(state: TrainingState, gradients: list[tf.Tensor], metrics: tf.Tensor) -> tf.Tensor:
-    """Sums over replicas in one flat all-reduce, clips, and applies the gradients.
+def _apply(state: TrainingState, gradients: list[tf.Tensor], metrics: tf.Tensor) -> StepMetrics:
+    """Sums over replicas in one flat all-reduce, clips, and applies the gradients if all is finite.
 
     Args:
       state: its variables are updated.
@@ -245,7 +255,7 @@ def _apply(state: TrainingState, gradients: list[tf.Tensor], metrics: tf.Tensor)
       metrics: this replica's share of the StepMetrics, float32 [len(StepMetrics._fields)].
 
     Returns:
-      the metrics of the global batch, with the gradient's norm.
+      the metrics of the global batch, with the gradient's norm and whether the step was skipped.
     """
     sizes = [g.shape.num_elements() for g in gradients]
     flat = tf.concat([tf.reshape(g, [-1]) for g in gradients] + [metrics], 0)
@@ -253,8 +263,18 @@ def _apply(state: TrainingState, gradients: list[tf.Tensor], metrics: tf.Tensor)
         flat = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, flat)
     *parts, metrics = tf.split(flat, [*sizes, metrics.shape[0]])
     norm = tf.norm(flat[: sum(sizes)])
+    # An overflow of the norm alone counts too: the optimizer squares the gradient as well.
+    finite = tf.reduce_all(tf.math.is_finite(metrics)) & tf.math.is_finite(norm)
     clip = state.config.optimizer.clip_norm
     factor = tf.minimum(1.0, clip / tf.maximum(norm, 1e-12)) if clip else tf.constant(1.0)
-    reduced = [tf.reshape(p, g.shape) * factor for p, g in zip(parts, gradients, strict=True)]
-    state.optimizer.apply(reduced, state.model.trainable_variables)
-    return tf.stack(StepMetrics(*tf.unstack(metrics))._replace(gradient_norm=norm))
+    factor = tf.where(finite, factor, 0.0)  # and `multiply_no_nan` makes 0 of what is not finite times 0
+    reduced = [tf.reshape(tf.math.multiply_no_nan(p, factor), g.shape) for p, g in zip(parts, gradients, strict=True)]
+    state.optimizer.apply(reduced, state.model.trainable_variables, accepted=tf.cast(finite, tf.float32))
+    skipped = 1.0 - tf.cast(finite, tf.float32)
+    return StepMetrics(*tf.unstack(metrics))._replace(gradient_norm=norm, skipped=skipped)
+
+
+def _restore_if(skipped: tf.Tensor, variables: list[keras.Variable], values: list[tf.Tensor]) -> None:
+    """Assigns the earlier values to variables if the step, a bool scalar, is skipped."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(tf.where(skipped, value, variable.value))

@@ -20,6 +20,7 @@ from textscanner.presets import preset
         ("train.workers=3", r"must be a multiple of train.workers \(3\)"),
         ("model.map_stride_x=3", "model.width_px is 64"),
         ("data.task_cpus=1", "data.task_cpus was renamed: use data.cpus_per_read_task"),
+        ("train.max_skipped_steps=-1", "train.max_skipped_steps is -1: must not be negative"),
         ("train.workers=many", "train.workers is 'many'"),
         ("nonsense", "must have the form section.key=value"),
     ],

@@ -57,7 +57,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(words, tmp_path, ema):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
-def test_weights_that_are_not_finite_are_never_saved(words, tmp_path):
+@pytest.mark.parametrize("max_skipped_steps", [0, 7])
+def test_weights_that_are_not_finite_are_never_saved(words, tmp_path, max_skipped_steps):
     """The rate is absurd, and the checkpoints' interval is no multiple of the log's."""
     cadences = ["train.num_steps=20", "train.log_every_steps=19", "train.checkpoint_every_steps=5"]
     config = override(TINY, [*cadences, "optimizer.learning_rate=1e9", "optimizer.warmup_steps=0"])
@@ -65,7 +66,7 @@ def test_weights_that_are_not_finite_are_never_saved(words, tmp_path):
     batches = itertools.repeat(tensors(batch_of(words[:32], config)))
     saved = []
     with pytest.raises(FloatingPointError, match="is not finite"):
-        for event in training_loop(make_train_step(state), batches, 0, config.train):
+        for event in training_loop(make_train_step(state), batches, 0, config.train, max_skipped_steps):
             if event.checkpoint:
                 state.sync_ema()
                 checkpoint.save(tmp_path / str(event.step), state, checkpoint.CheckpointMeta(event.step, 0.3, {}))

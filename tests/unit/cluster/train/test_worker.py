@@ -141,6 +141,13 @@ def test_every_rank_reports_and_only_rank_zero_saves(monkeypatch, rank):
     assert (process._outputs is not None) == (rank == 0)
 
 
+def test_skipped_steps_are_reported_to_the_driver(monkeypatch):
+    process, _ = make_worker(monkeypatch, rank=0)
+    process.handle(TrainEvent(12, None, False, False, False, num_skipped=3))
+    [message] = process._outputs.send_message.call_args.args
+    assert message.startswith("step 12: 3 steps skipped")
+
+
 def test_validation_passes_on_whether_the_case_of_a_label_is_known(monkeypatch):
     process, _ = make_worker(monkeypatch, rank=1)
     rows = {

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tests.factories import batch_of
 from tests.unit.textscanner.training.examples import learner, tensors, without_boxes
+from textscanner.checkpoint import _training_variables
 from textscanner.config import LossConfig, override
 from textscanner.data.images import decode
 from textscanner.inference.reader import Reader
@@ -60,6 +61,54 @@ def test_the_global_gradient_norm_is_clipped(words):
     assert moved[0][0] == pytest.approx(moved[1][0])  # the norm is reported before clipping
     # Adam's second moment after one step is (1 - beta2) * sum of squared gradients.
     assert moved[1][1] == pytest.approx(0.001 * 1e-12, rel=0.01)
+
+
+@pytest.fixture
+def poisoned(words):
+    """A new training state, 32 words, and the same with one value that is not finite."""
+    config = override(TINY, ["optimizer.ema_momentum=0.9", "optimizer.warmup_steps=0"])
+    batch = tensors(batch_of(words[:32], config))
+    has_quads = tf.tensor_scatter_nd_update(batch["has_quads"], [[7]], [np.nan])
+    return create_state(config, tf.distribute.get_strategy()), batch, batch | {"has_quads": has_quads}
+
+
+def variables_of(state):
+    return {name: variable.numpy().copy() for name, variable in _training_variables(state).items()}
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_step_counter(poisoned):
+    """Weights, moments, moving average, and the statistics of batch norm, which the forward pass updates."""
+    state, batch, bad_batch = poisoned
+    step = make_train_step(state)
+    assert [float(step(batch).skipped) for _ in range(2)] == [0, 0]
+    before = variables_of(state)
+    metrics = step(bad_batch)
+    assert metrics.skipped == 1 and not np.isfinite(metrics.loss)
+    after = variables_of(state)
+    changed = [name for name in after if not np.array_equal(before[name], after[name])]
+    assert [name.rpartition("/")[2] for name in changed] == ["iteration"] and state.step == 3
+    assert any("moving_variance" in name for name in after) and any("average" in name for name in after)
+    assert step(batch).skipped == 0
+    moved = variables_of(state)
+    assert all(np.isfinite(array).all() for array in moved.values())
+    assert sum(np.array_equal(after[name], moved[name]) for name in moved) < 0.1 * len(moved)
+
+
+def test_if_the_first_step_is_skipped_the_moving_average_still_begins_as_the_weights(poisoned):
+    state, _, bad_batch = poisoned
+    make_train_step(state)(bad_batch)
+    for variable, average in zip(
+        state.model.trainable_variables, state.optimizer._model_variables_moving_average, strict=True
+    ):
+        np.testing.assert_array_equal(variable.numpy(), average.numpy())
+
+
+def test_a_gradient_whose_norm_overflows_is_skipped(words):
+    """Adam's second moment would overflow as well."""
+    config = override(TINY, ["losses.class_weight=1e30"])
+    state = create_state(config, tf.distribute.get_strategy())
+    metrics = make_train_step(state)(tensors(batch_of(words[:32], config)))
+    assert np.isfinite(metrics.loss) and not np.isfinite(metrics.gradient_norm) and metrics.skipped == 1
 
 
 @pytest.mark.parametrize(("step", "factor"), [(0, 0.0), (100, 0.0), (150, 0.5), (200, 1.0), (999, 1.0)])
