@@ -6,15 +6,26 @@ On the command line both are one namespace of `section.key=value`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic.dataclasses import dataclass
 
 from textscanner.config import STRICT, Config, require
 from textscanner.config_parsing import assign, parse
+
+MINUTES_RULE = "must be a number of minutes, 0 for steps only, or auto"
+
+
+def _minutes(value: Any) -> Any:
+    """One rule for a number or `auto`; pydantic alone would report one for each type."""
+    with contextlib.suppress(TypeError, ValueError):
+        return value if value == "auto" else float(value)
+    raise ValueError(f"train.checkpoint_every_minutes is {value!r}: {MINUTES_RULE}")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -33,6 +44,11 @@ class WorkerConfig:
     """Automatic restarts after failures without a new checkpoint in between; -1 has no limit."""
     max_skipped_steps: int = 20
     """Steps in a row without an update, because the loss or the gradient is not finite; more end the run."""
+    checkpoint_every_minutes: Annotated[float | Literal["auto"], pydantic.BeforeValidator(_minutes)] = 10.0
+    """Most minutes between checkpoints, beside `train.checkpoint_every_steps`; checked when metrics are logged. With 0
+    only steps count; `auto` weighs the time that checkpoints take against failures (Young, 1974; Daly, 2006)."""
+    mean_hours_between_failures: float = 24.0
+    """Mean time between failures of the run, over all its nodes; with `checkpoint_every_minutes=auto`."""
     keep_checkpoints: int = 2
     """Checkpoint retention: number of best checkpoints by `train.best_metric` to keep; the two newest are also kept."""
     tracker: Literal["none", "mlflow", "wandb"] = "none"
@@ -44,7 +60,14 @@ class WorkerConfig:
         for name in ("gpus_per_worker", "threads_per_worker", "max_skipped_steps"):
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "must not be negative")
         require(self.cpus_per_worker > 0, "train.cpus_per_worker", self.cpus_per_worker, "must be positive")
+        self._check_checkpoint_clock()
         require(self.max_failures >= -1, "train.max_failures", self.max_failures, "must be -1 (no limit) or more")
+
+    def _check_checkpoint_clock(self) -> None:
+        minutes, hours = self.checkpoint_every_minutes, self.mean_hours_between_failures
+        is_valid = minutes == "auto" or 0 <= minutes < math.inf
+        require(is_valid, "train.checkpoint_every_minutes", minutes, MINUTES_RULE)
+        require(0 < hours < math.inf, "train.mean_hours_between_failures", hours, "must be a positive number of hours")
 
     @property
     def replicas_per_worker(self) -> int:

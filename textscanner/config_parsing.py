@@ -38,6 +38,7 @@ _REPLACED_KEYS = {
 _MOVED_KEYS = (
     *("train.workers", "train.gpus_per_worker", "train.cpus_per_worker", "train.threads_per_worker"),
     *("train.max_failures", "train.max_skipped_steps", "train.keep_checkpoints", "train.tracker"),
+    *("train.checkpoint_every_minutes", "train.mean_hours_between_failures"),
     *("data.task_cpus", "data.cpus_per_read_task", "data.prefetch_batches", "data.cache_dir", "data.cache_gib"),
     "data.row_log_dir",
 )

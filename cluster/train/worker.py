@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from cluster.storage.checkpoint_manifest import StoredCheckpoint
 from cluster.storage.checkpoints import fetch_checkpoint, latest_valid, step_folder, verify
 from cluster.storage.location import open_uri
 from cluster.storage.retention import ABANDONED_AFTER_S
+from cluster.train.checkpoint_clock import CheckpointClock
 from cluster.train.progress import notify
 from cluster.train.rank_zero import RankZeroOutputs
 from cluster.train.strategy import make_strategy, sum_over_workers
@@ -170,6 +172,7 @@ class _Worker:
         )
         hashes = settings.content_hashes
         self._val_manifests: list[Manifest] = [read_manifest(uri, hashes.get(uri)) for uri in self._config.data.val]
+        self._checkpoint_clock = CheckpointClock(spec.runtime.train)
         self._outputs: RankZeroOutputs | None = None
         if rank == 0:
             self._outputs = RankZeroOutputs(spec, settings.run_root, settings.progress_actor, start_step=meta.step)
@@ -186,15 +189,27 @@ class _Worker:
         if event.metrics is not None and self._outputs:
             learning_rate = float(self._state.optimizer.learning_rate.numpy())
             self._outputs.log_step(event.step, event.metrics, learning_rate)
-        if event.validate or event.checkpoint or event.image:
+        checkpoint_due = event.checkpoint or self._due_by_clock(event)
+        if event.validate or checkpoint_due or event.image:
             self._state.sync_ema()
         metrics: dict[str, float] = {}
         if event.validate and self._val_manifests:
             metrics = self._validate(event.step)
         if event.image and self._val_manifests and self._outputs:
             self._outputs.write_image(event.step, self._reader)
-        if event.checkpoint:
+        if checkpoint_due:
             self._save(event.step, metrics)
+
+    def _due_by_clock(self, event: TrainEvent) -> bool:
+        """Whether rank 0's clock demands a checkpoint. The clocks of the ranks differ, and all must save or none.
+
+        Asked only with the metrics, when all ranks have just waited for each other's gradients; and not while steps are
+        skipped, when the weights may be at fault.
+        """
+        if event.metrics is None or event.num_skipped or math.isinf(self._checkpoint_clock.interval_s):
+            return False
+        due = self._checkpoint_clock.is_due()
+        return due if self._num_workers == 1 else broadcast_from_rank_zero(due)
 
     def close(self) -> None:
         if self._outputs:
@@ -232,6 +247,7 @@ class _Worker:
         Args:
           metrics: those of a validation at this very step; empty if there was none.
         """
+        begin_s = self._checkpoint_clock.now_s()
         self._meta = dataclasses.replace(self._meta, step=step, metrics=metrics)
         report = {"step": step} | metrics
         local, upload = None, None
@@ -246,3 +262,4 @@ class _Worker:
             delete_local_checkpoint_after_upload=True,
             checkpoint_upload_fn=upload,
         )
+        self._checkpoint_clock.saved(begin_s)

@@ -21,6 +21,12 @@ from textscanner.presets import preset
         ("model.map_stride_x=3", "model.width_px is 64"),
         ("data.task_cpus=1", "data.task_cpus was renamed: use data.cpus_per_read_task"),
         ("train.max_skipped_steps=-1", "train.max_skipped_steps is -1: must not be negative"),
+        (
+            "train.checkpoint_every_minutes=often",
+            "train.checkpoint_every_minutes is 'often': must be a number of minutes",
+        ),
+        ("train.checkpoint_every_minutes=nan", "train.checkpoint_every_minutes is nan: must be a number of minutes, 0"),
+        ("train.mean_hours_between_failures=0", "train.mean_hours_between_failures is 0.0: must be a positive number"),
         ("train.workers=many", "train.workers is 'many'"),
         ("nonsense", "must have the form section.key=value"),
     ],

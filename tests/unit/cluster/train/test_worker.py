@@ -141,6 +141,45 @@ def test_every_rank_reports_and_only_rank_zero_saves(monkeypatch, rank):
     assert (process._outputs is not None) == (rank == 0)
 
 
+LOGGED = TrainEvent(12, {"loss": 1.0}, False, False, False)
+
+
+@pytest.fixture
+def timed_worker(monkeypatch):
+    """Worker of rank 1, what rank 0's clock says (a dict), and the stub of ray.train.report."""
+    process, report = make_worker(monkeypatch, rank=1)
+    rank_zero = {"due": False}
+    monkeypatch.setattr(worker, "broadcast_from_rank_zero", lambda own: rank_zero["due"])
+    return process, rank_zero, report
+
+
+@pytest.mark.parametrize("due", [True, False])
+def test_the_clock_of_rank_zero_decides_for_all_ranks(timed_worker, monkeypatch, due):
+    process, rank_zero, report = timed_worker
+    rank_zero["due"] = due
+    monkeypatch.setattr(process._checkpoint_clock, "is_due", lambda: not due)  # this rank's own
+    process.handle(LOGGED)
+    assert report.called == due
+
+
+@pytest.mark.parametrize(
+    "event", [dataclasses.replace(LOGGED, metrics=None), dataclasses.replace(LOGGED, num_skipped=1)]
+)
+def test_the_clock_is_not_asked_without_metrics_or_while_steps_are_skipped(timed_worker, event):
+    process, rank_zero, report = timed_worker
+    rank_zero["due"] = True
+    process.handle(event)
+    assert not report.called
+
+
+def test_every_checkpoint_starts_the_clock_anew(timed_worker, monkeypatch):
+    process, _, _ = timed_worker
+    saved = mock.Mock()
+    monkeypatch.setattr(process._checkpoint_clock, "saved", saved)
+    process.handle(dataclasses.replace(LOGGED, checkpoint=True))
+    assert saved.called
+
+
 def test_skipped_steps_are_reported_to_the_driver(monkeypatch):
     process, _ = make_worker(monkeypatch, rank=0)
     process.handle(TrainEvent(12, None, False, False, False, num_skipped=3))
