@@ -79,8 +79,9 @@ def training_loop(
             num_skipped = meter.check(step)
             names |= postponed
             postponed = names - {"log"} if meter.skipped_in_a_row and step < last else frozenset()
-            flags = (name in names - postponed for name in CADENCES[1:])
-            yield TrainEvent(step, meter.read() if "log" in names else None, *flags, num_skipped=num_skipped)
+            metrics = meter.read() if "log" in names else None
+            validate, checkpoint, image = (name in names - postponed for name in CADENCES[1:])
+            yield TrainEvent(step, metrics, validate, checkpoint, image, num_skipped)
         elif step == start_step + 1:
             meter.discard_time()  # tracing and compilation took most of it
 
