@@ -1,6 +1,8 @@
 """A driver on three raylets, for `test_progress_actor.py`: a process can be connected to one cluster only."""
 
 import json
+import time
+from typing import Any
 
 import ray
 from ray._private.state import actors
@@ -20,14 +22,21 @@ def main() -> None:
     nodes = {actor["Address"]["NodeID"] for actor in actors().values()}
     assert nodes == {ray.get_runtime_context().get_node_id()}, json.dumps(actors(), default=str)
     ray.kill(handles[0], no_restart=False)
-    for number in range(50):
-        notify(handles[0].add_message, str(number), wait=True)
-        if number and ray.get(handles[0].fetch.remote()).messages:
-            break
-    else:
-        raise AssertionError("the actor did not come back")
+    end_s = time.monotonic() + 120
+    while not _answers(handles[0]):
+        assert time.monotonic() < end_s, "the actor did not come back"
+        time.sleep(0.5)
     ray.shutdown()
     cluster.shutdown()
+
+
+def _answers(actor: Any) -> bool:
+    """Whether the actor takes a message and returns it. While it is restarted, `notify` must not raise."""
+    notify(actor.add_message, "hello", wait=True)
+    try:
+        return bool(ray.get(actor.fetch.remote()).messages)
+    except ray.exceptions.ActorUnavailableError:
+        return False
 
 
 if __name__ == "__main__":
