@@ -1,4 +1,4 @@
-"""A lease on a folder in storage: one driver at a time trains a run, and another is told which.
+"""A lease on a folder in storage: one driver at a time trains a run, and the error of another one names it.
 
 The holder writes `lease/NUMBER.json` and renews it with a heartbeat. Whoever takes over writes the next number; storage
 lets one of several writers succeed (`Location.write_new`), and the holder of a smaller number has lost. Clocks are not

@@ -50,7 +50,7 @@ class CheckpointClock:
         return self._clock() - self._last_s >= self.interval_s
 
     def saved(self, begin_s: float) -> None:
-        """Begins anew after a checkpoint that held up training since `begin_s`."""
+        """Restarts the interval after a checkpoint that held up training since `begin_s`."""
         self._last_s = self._clock()
         self._checkpoint_s = self._last_s - begin_s
 

@@ -46,7 +46,7 @@ def box_per_std(targets: TargetConfig) -> np.ndarray:
         targets.sigma == "box",
         "targets.sigma",
         targets.sigma,
-        "the network marks all characters equally wide, so their boxes cannot be told; give a checkpoint that was "
+        "the network marks all characters equally wide, so their boxes are unknown; give a checkpoint that was "
         "trained with targets.sigma=box",
     )
     return np.array(MEASURED_BOX_PER_STD) * (MEASURED_SIGMA_BOX / targets.sigma_box)

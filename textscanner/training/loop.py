@@ -140,7 +140,7 @@ class _Meter:
             self._rows.append(row)
 
     def read(self) -> dict[str, float] | None:
-        """Means since the last logged step, all of them checked; begins anew. None if no step counts."""
+        """Returns means over the checked steps since the last log, and resets the meter; None if no step counts."""
         if not self._rows:
             return None
         rows = np.array(self._rows)  # [steps, metrics]

@@ -60,7 +60,7 @@ def test_objects_that_a_request_did_not_delete_are_deleted_by_the_next(answer):
     answer("list_objects_v2", page("runs/a", "runs/b"))
     answer("delete_objects", BUSY, failed, Bucket="bucket", Delete=deletion("runs/a", "runs/b"))
     answer("delete_objects", {}, Bucket="bucket", Delete=deletion("runs/b"))
-    open_uri("s3://bucket/runs").delete_tree()
+    open_uri("s3://bucket/runs").delete_tree()  # the fixture checks that each scripted request was made
 
 
 def test_an_object_that_may_not_be_deleted_is_a_failure(answer):

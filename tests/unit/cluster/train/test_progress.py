@@ -76,9 +76,10 @@ def test_a_lost_actor_does_not_disturb_the_run(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_an_actor_that_cannot_be_called_does_not_disturb_the_run():
+def test_an_actor_that_cannot_be_called_does_not_disturb_the_run(caplog):
     actor = Actor()  # `fetch.remote` fails: it has no reply
     notify(actor.fetch, "")
+    assert "the driver's progress actor does not answer" in caplog.text
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """From images to readings: orientations of vertical images, positions in the original image, batches."""
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 
@@ -9,6 +7,7 @@ import textscanner
 from textscanner.charset import Charset
 from textscanner.config import ModelConfig
 from textscanner.data.images import decode, is_vertical
+from textscanner.inference.onnx_reader import _OutputArrays
 from textscanner.inference.postprocess import UPRIGHT, read_images, turn, turn_back
 
 CHARSET = Charset("abcdef")
@@ -17,15 +16,6 @@ VERTICAL, FLAT = (80, 40), (40, 80)
 COUNTER_CLOCKWISE, CLOCKWISE = 1, -1
 CONFIDENCES = {"": 0.0, "a": 0.9, "ab": 0.8, "ba": 0.8, "cd": 0.5, "ef": 0.6, "f": 0.1}
 CENTRES = np.array([[8.0, 4.0], [40.0, 20.0]])  # of the first and second character in the network's input
-
-
-class Arrays(NamedTuple):
-    ids: np.ndarray
-    confidences: np.ndarray
-    centres: np.ndarray
-    scores: np.ndarray
-    presence: np.ndarray
-    word_confidence: np.ndarray
 
 
 class FakeNetwork:
@@ -41,7 +31,7 @@ class FakeNetwork:
         for row, word in zip(ids, words, strict=True):
             row[: len(word)] = CHARSET.encode(word)
         scores = np.eye(CHARSET.num_classes)[ids] * (ids > 0)[..., None]
-        return Arrays(
+        return _OutputArrays(
             ids=ids,
             confidences=0.9 * (ids > 0),
             centres=np.tile(np.append(CENTRES, [[0, 0]], 0), (len(words), 1, 1)),

@@ -91,6 +91,6 @@ def test_a_network_whose_gaussians_are_equally_wide_is_refused():
     with pytest.raises(UserError) as raised:
         PseudoLabeler(mock.Mock(config=config), 0.5)
     assert str(raised.value) == (
-        "targets.sigma is 'stride': the network marks all characters equally wide, so their boxes cannot be told; give "
+        "targets.sigma is 'stride': the network marks all characters equally wide, so their boxes are unknown; give "
         "a checkpoint that was trained with targets.sigma=box"
     )
